@@ -1,0 +1,45 @@
+/* include/sq/batch.h: sequences packed back to back, without padding between them.
+ *
+ * Row r = off[b] + t holds step t of sequence b.  Padding is on the right and the models are causal, so a
+ * packed batch computes exactly what a padded one would, minus the padding.  Recipe `published` pools over
+ * padding: there the task appends the padding tokens, and a sequence is as long as the padded batch. */
+#pragma once
+
+#include <stdint.h>
+
+#include "sq/real.h"
+
+#define SQ_IGNORE (-100) /* label that does not count */
+
+typedef struct {
+  int nseq, nrow;
+  const int *off; /* (nseq+1), off[0] == 0, off[nseq] == nrow */
+  const int *id;  /* (nseq) place of the sequence in the whole batch: keys the dropout masks, so that these do
+                     not depend on how the batch is cut into shards */
+} sq_rows;
+
+typedef struct {
+  sq_rows rows;
+  int input_dim;        /* of value */
+  const int32_t *token; /* (nrow), or NULL */
+  const sq_real *value; /* (nrow, input_dim) if token is NULL */
+  int label_per_row;    /* 1: label is (nrow); 0: (nseq) */
+  const int32_t *label; /* class, or SQ_IGNORE */
+} sq_batch;
+
+/* Shards.  A batch of B sequences is S = min(8, B) shards, shard s = sequences floor(sB/S) .. floor((s+1)B/S)-1,
+   and sums over the batch are the fixed binary tree over shards ((0+1)+(2+3))+((4+5)+(6+7)); odd ones pass
+   up.  This partition, not who computes it, defines the result. */
+#define SQ_MAX_SHARDS 8
+static inline int sq_shard_count(int B)
+{
+  return B < SQ_MAX_SHARDS ? B : SQ_MAX_SHARDS;
+}
+static inline int sq_shard_first(int B, int s) /* s == sq_shard_count(B) gives B */
+{
+  return (int)((long long)s * B / sq_shard_count(B));
+}
+
+/* View of shard s.  off (nseq+1 ints) is caller's storage for the rebased offsets. */
+sq_batch sq_batch_shard(const sq_batch *b, int s, int *off);
+long sq_batch_labels(const sq_batch *b); /* labels that are not SQ_IGNORE */

@@ -1,0 +1,17 @@
+/* include/sq/real.h: the working precision.  One source, compiled twice: float32 for `seqspectra`,
+ * float64 (SQ_DOUBLE) for `seqspectra-f64`, parity and gradient tests.  Spectra are float64 in both. */
+#pragma once
+
+#include <float.h>
+
+#ifdef SQ_DOUBLE
+typedef double sq_real;
+#define SQ_REAL_EPS  DBL_EPSILON
+#define SQ_REAL_MAX  DBL_MAX
+#define SQ_PRECISION "float64"
+#else
+typedef float sq_real;
+#define SQ_REAL_EPS  FLT_EPSILON
+#define SQ_REAL_MAX  FLT_MAX
+#define SQ_PRECISION "float32"
+#endif

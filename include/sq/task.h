@@ -1,0 +1,62 @@
+/* include/sq/task.h: data as a pure function of (seed, split, index).
+ *
+ * A task is one file src/task/<name>.c and one line in src/task/task_list.h; `dataset._name_` selects it. */
+#pragma once
+
+#include <stdio.h>
+
+#include "sq/batch.h"
+#include "sq/config.h"
+
+typedef struct sq_task sq_task;
+typedef enum { SQ_TRAIN, SQ_VALID, SQ_TEST, SQ_NSPLIT } sq_split;
+
+typedef struct {
+  int seq_len;        /* longest sequence */
+  int vocab_size;     /* of tokens; 0: real inputs */
+  int input_dim;      /* of real inputs */
+  int nclass;         /* labels are 0..nclass-1 */
+  int label_per_row;
+  int max_labels;     /* labelled rows of one sequence (1 if one label a sequence) */
+  size_t size[SQ_NSPLIT]; /* examples */
+  const char *metric; /* "accuracy" | "perplexity" */
+} sq_task_info;
+
+typedef struct {
+  const char *name;
+  const sq_keyset *keys;
+  /* Opens or makes the data.  SQ_ERR_DATA with the expected file, layout and where to get it. */
+  sq_status (*open)(const sq_config *c, sq_task **t);
+  void (*close)(sq_task *t);
+  const sq_task_info *(*info)(const sq_task *t);
+  /* Shapes from the configuration alone, without data: for `plan` and for the results file. */
+  sq_status (*shape)(const sq_config *c, sq_task_info *info);
+  int (*length)(const sq_task *t, sq_split split, size_t i);
+  /* Example i: tokens (length), labels (length, or 1).  Thread safe. */
+  void (*example)(const sq_task *t, sq_split split, size_t i, int32_t *token, int32_t *label);
+} sq_task_ops;
+
+int sq_task_keysets(const sq_keyset **set, int cap);
+const sq_task_ops *sq_task_find(const char *name);
+const sq_task_ops *sq_task_at(int i); /* NULL past the end */
+
+sq_status sq_task_open(const sq_config *c, sq_task **t);
+void sq_task_close(sq_task **t);
+const sq_task_info *sq_task_describe(const sq_task *t);
+sq_status sq_task_shape(const sq_config *c, sq_task_info *info);
+/* No input sequence occurs in two splits (or twice in one): SQ_ERR_DATA with the two places. */
+sq_status sq_task_check_disjoint(const sq_task *t);
+
+/* Storage for one batch of at most B sequences. */
+size_t sq_task_batch_bytes(const sq_task_info *info, int B);
+/* Gathers examples index[0..nseq-1] of a split into `store` (sq_task_batch_bytes).  pad != 0: every sequence is padded with
+   token 0 to the longest of the batch, padding counted as real steps (recipe `published`). */
+void sq_task_batch(const sq_task *t, sq_split split, int nseq, const size_t *index, int pad, void *store, sq_batch *out);
+
+/* ---- data sets on disk --------------------------------------------------------------------------------- */
+/* Writes basic_{train,val,test}.tsv; keys as in dataset.* of listops.  SQ_ERR_IO leaves nothing half-written. */
+sq_status sq_listops_make(const char *dir, uint64_t seed, int min_length, int max_length, int max_depth, int max_args,
+                          const size_t size[SQ_NSPLIT]);
+/* Counts, lengths, vocabulary, class balance, every target recomputed, splits disjoint; prints to out.  SQ_ERR_DATA (missing,
+   invalid) with file and line. */
+sq_status sq_listops_check(const char *dir, FILE *out);

@@ -1,0 +1,95 @@
+# What the project stands on, as targets sq::mpi, sq::hdf5, sq::blas, sq::cjson, sq::cmocka.
+# Every choice of vendor is made here; what the code must know of a BLAS is in src/linalg/vendor.c.
+find_package(PkgConfig REQUIRED)
+
+# ---- MPI and parallel HDF5 (of the same MPI) ------------------------------------------------------------------
+if(SQ_MPI STREQUAL "default")
+  find_package(MPI REQUIRED COMPONENTS C)
+  add_library(sq::mpi ALIAS MPI::MPI_C)
+  set(HDF5_PREFER_PARALLEL TRUE)
+  find_package(HDF5 REQUIRED COMPONENTS C)
+  if(NOT HDF5_IS_PARALLEL)
+    message(FATAL_ERROR "The HDF5 that was found is serial; a parallel one is needed. Debian: jobs/install-deps.sh; "
+                        "elsewhere load the hdf5-parallel module or set HDF5_ROOT.")
+  endif()
+  add_library(sq::hdf5 ALIAS hdf5::hdf5)
+else() # Debian and Ubuntu keep both flavours side by side
+  find_program(SQ_MPICC NAMES mpicc.${SQ_MPI} REQUIRED)
+  set(MPI_C_COMPILER ${SQ_MPICC} CACHE FILEPATH "" FORCE)
+  find_program(SQ_MPIEXEC NAMES mpiexec.${SQ_MPI} mpirun.${SQ_MPI} REQUIRED)
+  set(MPIEXEC_EXECUTABLE ${SQ_MPIEXEC} CACHE FILEPATH "" FORCE)
+  find_package(MPI REQUIRED COMPONENTS C)
+  add_library(sq::mpi ALIAS MPI::MPI_C)
+  pkg_check_modules(SQ_HDF5 REQUIRED IMPORTED_TARGET hdf5-${SQ_MPI})
+  add_library(sq::hdf5 ALIAS PkgConfig::SQ_HDF5)
+endif()
+
+# ---- BLAS, LAPACK, ScaLAPACK ---------------------------------------------------------------------------------
+add_library(sq_blas INTERFACE)
+add_library(sq::blas ALIAS sq_blas)
+if(SQ_BLAS STREQUAL "openblas")
+  pkg_check_modules(SQ_OPENBLAS REQUIRED IMPORTED_TARGET openblas)
+  target_link_libraries(sq_blas INTERFACE PkgConfig::SQ_OPENBLAS)
+elseif(SQ_BLAS STREQUAL "reference")
+  # Debian keeps the reference libraries in their own folders, whatever the alternatives point to.
+  find_library(SQ_REF_LAPACK NAMES lapack PATHS /usr/lib/${CMAKE_LIBRARY_ARCHITECTURE}/lapack NO_DEFAULT_PATH)
+  find_library(SQ_REF_BLAS NAMES blas PATHS /usr/lib/${CMAKE_LIBRARY_ARCHITECTURE}/blas NO_DEFAULT_PATH)
+  find_path(SQ_REF_CBLAS NAMES cblas.h PATHS /usr/include/${CMAKE_LIBRARY_ARCHITECTURE} /usr/include)
+  if(NOT SQ_REF_LAPACK OR NOT SQ_REF_BLAS OR NOT SQ_REF_CBLAS)
+    message(FATAL_ERROR "SQ_BLAS=reference needs liblapack-dev and libblas-dev")
+  endif()
+  target_include_directories(sq_blas INTERFACE ${SQ_REF_CBLAS})
+  get_filename_component(SQ_REF_LAPACK_DIR ${SQ_REF_LAPACK} DIRECTORY)
+  get_filename_component(SQ_REF_BLAS_DIR ${SQ_REF_BLAS} DIRECTORY)
+  target_link_libraries(sq_blas INTERFACE ${SQ_REF_LAPACK} ${SQ_REF_BLAS})
+  target_link_options(sq_blas INTERFACE "LINKER:-rpath,${SQ_REF_BLAS_DIR}" "LINKER:-rpath,${SQ_REF_LAPACK_DIR}")
+elseif(SQ_BLAS STREQUAL "mkl")
+  find_package(MKL CONFIG REQUIRED) # MKL_INTERFACE=lp64, MKL_THREADING as the user likes
+  target_link_libraries(sq_blas INTERFACE MKL::MKL)
+elseif(SQ_BLAS STREQUAL "libsci")
+  # The Cray compiler driver links LibSci by itself; its C interface is <cblas.h>.
+elseif(SQ_BLAS STREQUAL "aocl")
+  find_library(SQ_AOCL_BLIS NAMES blis blis-mt REQUIRED)
+  find_library(SQ_AOCL_FLAME NAMES flame REQUIRED)
+  find_path(SQ_AOCL_CBLAS NAMES cblas.h PATH_SUFFIXES blis REQUIRED)
+  target_include_directories(sq_blas INTERFACE ${SQ_AOCL_CBLAS})
+  target_link_libraries(sq_blas INTERFACE ${SQ_AOCL_FLAME} ${SQ_AOCL_BLIS})
+else()
+  message(FATAL_ERROR "SQ_BLAS=${SQ_BLAS}: expected openblas, reference, mkl, libsci or aocl")
+endif()
+
+# A library with 64-bit integers (ILP64) links as well and computes nonsense: run one product to know.
+if(NOT DEFINED SQ_BLAS_INTEGERS_OK)
+  get_target_property(sq_blas_libraries sq_blas INTERFACE_LINK_LIBRARIES)
+  if(NOT sq_blas_libraries)
+    set(sq_blas_libraries "")
+  endif()
+  try_run(sq_blas_run sq_blas_compiled ${CMAKE_BINARY_DIR}/check_blas ${CMAKE_SOURCE_DIR}/src/cmake/check_blas_integers.c
+          LINK_LIBRARIES ${sq_blas_libraries} m RUN_OUTPUT_VARIABLE ignored COMPILE_OUTPUT_VARIABLE sq_blas_log)
+  if(NOT sq_blas_compiled)
+    message(FATAL_ERROR "SQ_BLAS=${SQ_BLAS} does not link:\n${sq_blas_log}")
+  elseif(NOT sq_blas_run EQUAL 0)
+    message(FATAL_ERROR "SQ_BLAS=${SQ_BLAS}: this library does not take 32-bit integers (ILP64?); choose its LP64 form")
+  endif()
+  set(SQ_BLAS_INTEGERS_OK TRUE CACHE INTERNAL "")
+endif()
+
+# ScaLAPACK is for eigenproblems too large for one rank; a build without it does everything else.
+if(SQ_BLAS STREQUAL "mkl")
+  find_library(SQ_SCALAPACK_LIBRARY NAMES mkl_scalapack_lp64)
+elseif(SQ_BLAS STREQUAL "libsci")
+  set(SQ_SCALAPACK_LIBRARY "in LibSci")
+elseif(SQ_MPI STREQUAL "default")
+  find_library(SQ_SCALAPACK_LIBRARY NAMES scalapack-openmpi scalapack)
+else()
+  find_library(SQ_SCALAPACK_LIBRARY NAMES scalapack-${SQ_MPI})
+endif()
+message(STATUS "ScaLAPACK: ${SQ_SCALAPACK_LIBRARY}")
+
+# ---- cJSON and cmocka ----------------------------------------------------------------------------------------
+pkg_check_modules(SQ_CJSON REQUIRED IMPORTED_TARGET libcjson)
+add_library(sq::cjson ALIAS PkgConfig::SQ_CJSON)
+if(SQ_TESTS)
+  pkg_check_modules(SQ_CMOCKA REQUIRED IMPORTED_TARGET cmocka)
+  add_library(sq::cmocka ALIAS PkgConfig::SQ_CMOCKA)
+endif()

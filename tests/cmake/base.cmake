@@ -1,0 +1,2 @@
+sq_test(test_base MODULES linalg)
+sq_script_test(include_map ${CMAKE_SOURCE_DIR}/tests/include_map.sh)
