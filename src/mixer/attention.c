@@ -1,0 +1,329 @@
+/* src/mixer/attention.c: the shell of the attention mixers, models/transformer.py and attention.py of the
+ * published study.
+ *
+ *   p = W u + b;  (q,k,v) or (q,k) = SiLU(causal convolution of p) if dim_conv > 0;  o = core(q,k,v,n) by
+ * heads; y = W_out o + b_out
+ *
+ * Projections act on the whole shard, one product each; the cores work on blocks of one sequence and head. */
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "attention.h"
+
+static const sq_key shared_keys[] = {
+    {"model.attention_fn", SQ_KEY_STRING, NULL, 0, 0, "sm-attention|lin-attention|norm-attention",
+     "attention of every block"},
+    {"model.state_dim", SQ_KEY_INT, NULL, 1, 65536, NULL, "channels of q and of k, over all heads"},
+    {"model.num_heads", SQ_KEY_INT, NULL, 1, 4096, NULL, "heads; divides hidden_dim and state_dim"},
+    {"model.att_dropout", SQ_KEY_REAL, "0", 0, 0.999, NULL,
+     "dropout rate: on the weights of sm-attention, on the heads' outputs of the others"},
+    {"model.dim_conv", SQ_KEY_INT, "0", 0, SQ_MAX_CONV, NULL,
+     "taps of the causal convolution before the heads, 0: none"},
+    {"model.conv_type", SQ_KEY_STRING, "\"full\"", 0, 0, "full|partial",
+     "convolved channels: q, k and v, or q and k"},
+};
+
+static sq_status check_divides(const sq_config *c, const char *path, int heads)
+{
+  const int width = sq_config_int(c, path);
+  if (width % heads == 0) return SQ_OK;
+  return sq_fail(SQ_ERR_USAGE, "model.num_heads: %d does not divide %s %d", heads, path, width);
+}
+
+static sq_status shared_check(const sq_config *c)
+{
+  const int heads = sq_config_int(c, "model.num_heads");
+  const sq_status st = check_divides(c, "model.hidden_dim", heads);
+  return st == SQ_OK ? check_divides(c, "model.state_dim", heads) : st;
+}
+
+const sq_keyset sq_attention_keys = {"model.layer=transformer", shared_keys,
+                                     sizeof shared_keys / sizeof *shared_keys, shared_check};
+
+/* ---- shape
+ * ------------------------------------------------------------------------------------------------------ */
+
+static void place_channels(sq_mixer *m, int conv_full)
+{
+  const int D = m->head.dims.D, with_n = m->core == &sq_core_norm;
+  m->q_at = with_n ? D : 0;
+  m->v_at = with_n ? 0 : 2 * m->dqk;
+  m->n_at = with_n ? D + 2 * m->dqk : -1;
+  m->C = D + 2 * m->dqk + (with_n ? m->H : 0);
+  m->conv_at = conv_full ? 0 : m->q_at;
+  m->nconv = m->K == 0 ? 0 : 2 * m->dqk + (conv_full ? D : 0);
+}
+
+sq_status sq_attention_create(const sq_config *c, sq_mixer_dims d, const sq_mixer_ops *ops,
+                              const sq_attention_core *core, sq_mixer **out)
+{
+  *out = NULL;
+  const int H = sq_config_int(c, "model.num_heads"), dqk = sq_config_int(c, "model.state_dim");
+  if (d.D % H != 0 || dqk % H != 0)
+    return sq_fail(SQ_ERR_USAGE,
+                   "model.num_heads: %d does not divide both the width %d and model.state_dim %d", H, d.D,
+                   dqk);
+  sq_mixer *m = sq_calloc(1, sizeof *m, "attention");
+  if (m == NULL) return SQ_ERR_MEMORY;
+  m->head = (struct sq_mixer_head){.ops = ops, .dims = d};
+  m->core = core;
+  m->H = H;
+  m->dqk = dqk;
+  m->dh = dqk / H;
+  m->dv = d.D / H;
+  m->K = sq_config_int(c, "model.dim_conv");
+  m->att_dropout = sq_config_real(c, "model.att_dropout");
+  m->scale = 1;
+  m->offset_init = -1;
+  place_channels(m, strcmp(sq_config_string(c, "model.conv_type"), "full") == 0);
+  *out = m;
+  return SQ_OK;
+}
+
+void sq_attention_destroy(sq_mixer *m)
+{
+  free(m);
+}
+
+void sq_attention_params(sq_mixer *m, const char *prefix, sq_param_list *l)
+{
+  const int D = m->head.dims.D;
+  const char *projection = m->n_at >= 0 ? "Wvqkn" : "Wqkv";
+  m->W = sq_param_add(l, 0, 2, (const int[]){m->C, D}, "%s.%s.weight", prefix, projection);
+  m->W_bias = sq_param_add(l, 0, 1, &m->C, "%s.%s.bias", prefix, projection);
+  if (m->K > 0) {
+    m->conv = sq_param_add(l, 0, 3, (const int[]){m->nconv, 1, m->K}, "%s.conv1d.weight", prefix);
+    m->conv_bias = sq_param_add(l, 0, 1, &m->nconv, "%s.conv1d.bias", prefix);
+  }
+  if (m->offset_init >= 0)
+    m->offset = sq_param_add(l, SQ_PARAM_NO_DECAY, 1, &m->H, "%s.inner_attn.offset", prefix);
+  m->out = sq_param_add(l, 0, 2, (const int[]){D, D}, "%s.out_proj.weight", prefix);
+  m->out_bias = sq_param_add(l, 0, 1, &D, "%s.out_proj.bias", prefix);
+}
+
+/* PyTorch's defaults: U(-1/sqrt(fan_in), 1/sqrt(fan_in)) for weights and biases of linear layers and
+ * convolutions. */
+void sq_attention_init(const sq_mixer *m, const sq_param *p, sq_rng *rng, sq_real *theta)
+{
+  const int conv = m->K > 0 && (p->offset == m->conv || p->offset == m->conv_bias);
+  sq_nn_init_uniform(rng, 1 / sqrt(conv ? m->K : m->head.dims.D), p->count, theta + p->offset);
+}
+
+/* ---- memory
+ * ----------------------------------------------------------------------------------------------------- */
+
+sq_attention_tape sq_attention_take_tape(const sq_mixer *m, sq_arena *a)
+{
+  const size_t R = (size_t)m->head.dims.max_rows, D = (size_t)m->head.dims.D;
+  sq_attention_tape t = {0};
+  t.proj = SQ_TAKE(a, R * (size_t)m->C, sq_real);
+  if (m->K > 0) {
+    t.pre = SQ_TAKE(a, R * (size_t)m->nconv, sq_real);
+    t.post = SQ_TAKE(a, R * (size_t)m->nconv, sq_real);
+  }
+  t.out = SQ_TAKE(a, R * D, sq_real);
+  t.stat = SQ_TAKE(a, R * (size_t)m->H, sq_real);
+  return t;
+}
+
+typedef struct {
+  sq_real *dout, *dproj, *dpost, *delta; /* (R,D), (R,C), (R,nconv), (R,H) */
+  sq_attention_work work;
+} scratch_space;
+
+static scratch_space take_scratch(const sq_mixer *m, sq_arena *a)
+{
+  const size_t R = (size_t)m->head.dims.max_rows;
+  scratch_space s = {0};
+  m->core->work(m, a, &s.work);
+  s.dout = SQ_TAKE(a, R * (size_t)m->head.dims.D, sq_real);
+  s.dproj = SQ_TAKE(a, R * (size_t)m->C, sq_real);
+  if (m->K > 0) s.dpost = SQ_TAKE(a, R * (size_t)m->nconv, sq_real);
+  s.delta = SQ_TAKE(a, R * (size_t)m->H, sq_real);
+  return s;
+}
+
+size_t sq_attention_tape_bytes(const sq_mixer *m)
+{
+  sq_arena count = {0};
+  (void)sq_attention_take_tape(m, &count);
+  return count.used;
+}
+
+size_t sq_attention_scratch_bytes(const sq_mixer *m)
+{
+  sq_arena count = {0};
+  (void)take_scratch(m, &count);
+  return count.used;
+}
+
+static sq_arena arena_over(const void *memory)
+{
+  return (sq_arena){.base = (unsigned char *)memory, .used = 0, .cap = SIZE_MAX};
+}
+
+double sq_attention_flops(const sq_mixer *m, int nseq, const int *len)
+{
+  const double D = m->head.dims.D;
+  double sum = 0;
+  for (int b = 0; b < nseq; ++b)
+    sum += 2.0 * len[b] * (D * (m->C + D) + (double)m->nconv * m->K) + m->H * m->core->flops(m, len[b]);
+  return sum;
+}
+
+/* ---- views
+ * ------------------------------------------------------------------------------------------------------ */
+
+sq_real *sq_attention_channel(const sq_mixer *m, sq_real *proj, sq_real *post, int c, int *ld)
+{
+  const int convolved = m->conv_at <= c && c < m->conv_at + m->nconv;
+  *ld = convolved ? m->nconv : m->C;
+  return convolved ? post + (c - m->conv_at) : proj + c;
+}
+
+sq_attention_view sq_attention_head_view(const sq_mixer *m, const sq_attention_tape *t, int r0, int T, int h)
+{
+  sq_attention_view x = {.T = T, .ldo = m->head.dims.D, .H = m->H};
+  const size_t r = (size_t)r0;
+  const sq_real *q = sq_attention_channel(m, t->proj, t->post, m->q_at, &x.ldqk);
+  const sq_real *v = sq_attention_channel(m, t->proj, t->post, m->v_at, &x.ldv);
+  x.q = q + r * (size_t)x.ldqk + h * m->dh;
+  x.k = x.q + m->dqk;
+  x.v = v + r * (size_t)x.ldv + h * m->dv;
+  x.out = t->out + r * (size_t)x.ldo + h * m->dv;
+  x.stat = t->stat + r * (size_t)m->H + h;
+  return x;
+}
+
+static sq_attention_grad head_grad(const sq_mixer *m, const scratch_space *s, int r0, int h)
+{
+  int ldqk, ldv;
+  const size_t r = (size_t)r0;
+  sq_real *dq = sq_attention_channel(m, s->dproj, s->dpost, m->q_at, &ldqk);
+  sq_real *dv = sq_attention_channel(m, s->dproj, s->dpost, m->v_at, &ldv);
+  dq += r * (size_t)ldqk + h * m->dh;
+  return (sq_attention_grad){.dq = dq,
+                             .dk = dq + m->dqk,
+                             .dv = dv + r * (size_t)ldv + h * m->dv,
+                             .dout = s->dout + r * (size_t)m->head.dims.D + h * m->dv,
+                             .delta = s->delta + r * (size_t)m->H + h};
+}
+
+/* ---- elementwise
+ * ------------------------------------------------------------------------------------------------ */
+
+static SQ_CLONES void split_sign(int n, const sq_real *restrict x, sq_real *restrict negative)
+{
+  for (int j = 0; j < n; ++j) negative[j] = x[j] > 0 ? 0 : x[j]; /* NaN stays */
+}
+
+static SQ_CLONES void add_positive(int n, sq_real *restrict x, const sq_real *restrict e)
+{
+  for (int j = 0; j < n; ++j) x[j] = e[j] + (x[j] > 0 ? x[j] : 0);
+}
+
+void sq_attention_phi(const sq_mixer *m, int R, sq_real *proj, sq_real *post, sq_real *row)
+{
+  int ld;
+  sq_real *x = sq_attention_channel(m, proj, post, m->q_at, &ld);
+  for (int r = 0; r < R; ++r, x += ld) { /* exp(min(x,0)) + max(x,0) */
+    split_sign(2 * m->dqk, x, row);
+    sq_nn_exp((size_t)(2 * m->dqk), row, row);
+    add_positive(2 * m->dqk, x, row);
+  }
+}
+
+static SQ_CLONES void phi_back_rows(int R, int n, const sq_real *restrict phi, sq_real *restrict d, int ld)
+{
+  for (int r = 0; r < R; ++r, phi += ld, d += ld)
+    for (int j = 0; j < n; ++j) d[j] *= phi[j] < 1 ? phi[j] : 1;
+}
+
+void sq_attention_phi_back(const sq_mixer *m, int R, const sq_attention_tape *t, sq_real *dproj,
+                           sq_real *dpost)
+{
+  int ld;
+  const sq_real *phi = sq_attention_channel(m, t->proj, t->post, m->q_at, &ld);
+  phi_back_rows(R, 2 * m->dqk, phi, sq_attention_channel(m, dproj, dpost, m->q_at, &ld), ld);
+}
+
+/* delta[r,h] = dout . out over a head's channels */
+static SQ_CLONES void head_dots(size_t RH, int dv, const sq_real *restrict dout, const sq_real *restrict out,
+                                sq_real *restrict delta)
+{
+  for (size_t i = 0; i < RH; ++i) delta[i] = sq_lane_dot(dv, dout + i * (size_t)dv, out + i * (size_t)dv);
+}
+
+static SQ_CLONES void scale_heads(size_t RH, int dv, const sq_real *restrict factor, sq_real *restrict x)
+{
+  for (size_t i = 0; i < RH; ++i, x += dv) {
+    const sq_real f = factor[i];
+    for (int j = 0; j < dv; ++j) x[j] *= f;
+  }
+}
+
+/* ---- passes
+ * ----------------------------------------------------------------------------------------------------- */
+
+void sq_attention_forward(const sq_mixer *m, const sq_real *theta, const sq_pass *p, const sq_real *u,
+                          sq_real *y, void *tape, void *scratch)
+{
+  const int D = m->head.dims.D, R = p->rows->nrow, *off = p->rows->off;
+  sq_arena ta = arena_over(tape), sa = arena_over(scratch);
+  const sq_attention_tape t = sq_attention_take_tape(m, &ta);
+  const scratch_space s = take_scratch(m, &sa);
+
+  sq_nn_linear(R, D, m->C, u, D, theta + m->W, theta + m->W_bias, t.proj, m->C);
+  if (m->K > 0)
+    sq_nn_conv_silu(p->rows, m->nconv, m->K, t.proj + m->conv_at, m->C, theta + m->conv, theta + m->conv_bias,
+                    t.pre, m->nconv, t.post, m->nconv);
+  if (m->core->prepare) m->core->prepare(m, theta, R, &t, s.work.row);
+  for (int b = 0; b < p->rows->nseq; ++b)
+    for (int h = 0; h < m->H; ++h) {
+      const sq_attention_view x = sq_attention_head_view(m, &t, off[b], off[b + 1] - off[b], h);
+      m->core->forward(m, p, b, h, &x, &s.work);
+    }
+  if (!m->core->weight_dropout) sq_nn_dropout(p, m->att_dropout, m->head.dims.site, D, t.out, D);
+  sq_nn_linear(R, D, D, t.out, D, theta + m->out, theta + m->out_bias, y, D);
+}
+
+/* With dropout on outputs, out' = mask out and dout = mask dout': dout.out = dout'.out', so delta needs no
+   copy of the outputs before dropout. */
+static void gradient_of_heads(const sq_mixer *m, const sq_pass *p, const sq_attention_tape *t,
+                              const scratch_space *s)
+{
+  const int D = m->head.dims.D;
+  const size_t RH = (size_t)p->rows->nrow * (size_t)m->H;
+  head_dots(RH, m->dv, s->dout, t->out, s->delta);
+  if (m->core->weight_dropout) return;
+  sq_nn_dropout(p, m->att_dropout, m->head.dims.site, D, s->dout, D);
+  scale_heads(RH, m->dv, t->stat, s->dout);
+}
+
+void sq_attention_backward(const sq_mixer *m, const sq_real *theta, const sq_pass *p, const sq_real *u,
+                           const void *tape, const sq_real *dy, sq_real *du, sq_real *dtheta, void *scratch)
+{
+  const int D = m->head.dims.D, R = p->rows->nrow, *off = p->rows->off;
+  sq_arena ta = arena_over(tape), sa = arena_over(scratch);
+  const sq_attention_tape t = sq_attention_take_tape(m, &ta); /* read only */
+  const scratch_space s = take_scratch(m, &sa);
+
+  sq_nn_linear_back(R, D, D, t.out, D, theta + m->out, dy, D, s.dout, D, 0, dtheta + m->out,
+                    dtheta + m->out_bias);
+  gradient_of_heads(m, p, &t, &s);
+  for (int b = 0; b < p->rows->nseq; ++b)
+    for (int h = 0; h < m->H; ++h) {
+      const sq_attention_view x = sq_attention_head_view(m, &t, off[b], off[b + 1] - off[b], h);
+      const sq_attention_grad g = head_grad(m, &s, off[b], h);
+      m->core->backward(m, p, b, h, &x, &g, &s.work);
+    }
+  if (m->core->finish) m->core->finish(m, theta, R, &t, s.delta, s.dproj, s.dpost, dtheta);
+  if (m->K > 0)
+    sq_nn_conv_silu_back(p->rows, m->nconv, m->K, t.proj + m->conv_at, m->C, theta + m->conv, t.pre, m->nconv,
+                         s.dpost, m->nconv, s.dproj + m->conv_at, m->C, dtheta + m->conv,
+                         dtheta + m->conv_bias);
+  sq_nn_linear_back(R, D, m->C, u, D, theta + m->W, s.dproj, m->C, du, D, 0, dtheta + m->W,
+                    dtheta + m->W_bias);
+}
