@@ -1,0 +1,2 @@
+/* src/model/model_list.h: the backbones, the only list there is.  The name is the value of `model.layer`. */
+SQ_BACKBONE(transformer)
