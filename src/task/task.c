@@ -1,0 +1,230 @@
+/* src/task/task.c: the registry, batches, and the check that splits are disjoint. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "sq/base.h"
+#include "task_impl.h"
+
+#define SQ_TASK(name) extern const sq_task_ops sq_task_##name;
+#include "task_list.h"
+#undef SQ_TASK
+
+static const sq_task_ops *const registry[] = {
+#define SQ_TASK(name) &sq_task_##name,
+#include "task_list.h"
+#undef SQ_TASK
+    NULL};
+
+/* "|a|b": the choices are what follows the first bar. */
+#define SQ_TASK(name) "|" #name
+static const char choices[] =
+#include "task_list.h"
+    ;
+#undef SQ_TASK
+
+static const sq_key common_key[] = {
+    {"dataset._name_", SQ_KEY_STRING, NULL, 0, 0, &choices[1], "task"},
+    {"dataset.data_dir", SQ_KEY_STRING, "null", 0, 0, NULL,
+     "folder of the data files; else $SEQSPECTRA_DATA, else ./data"},
+};
+static const sq_keyset common = {"", common_key, sizeof common_key / sizeof *common_key, NULL};
+
+int sq_task_keysets(const sq_keyset **set, int cap)
+{
+  int n = 0;
+  SQ_ASSERT(cap >= (int)(sizeof registry / sizeof *registry));
+  set[n++] = &common;
+  for (int i = 0; registry[i] != NULL; ++i) set[n++] = registry[i]->keys;
+  return n;
+}
+
+const sq_task_ops *sq_task_at(int i)
+{
+  const int n = (int)(sizeof registry / sizeof *registry) - 1;
+  return i >= 0 && i < n ? registry[i] : NULL;
+}
+
+const sq_task_ops *sq_task_find(const char *name)
+{
+  for (int i = 0; registry[i] != NULL; ++i)
+    if (strcmp(registry[i]->name, name) == 0) return registry[i];
+  return NULL;
+}
+
+static sq_status find_of(const sq_config *c, const sq_task_ops **ops)
+{
+  const char *name = sq_config_string(c, "dataset._name_");
+  *ops = sq_task_find(name);
+  if (*ops == NULL)
+    return sq_fail(SQ_ERR_USAGE, "dataset._name_: no task \"%s\"; expected one of %s", name, &choices[1]);
+  return SQ_OK;
+}
+
+sq_status sq_task_open(const sq_config *c, sq_task **t)
+{
+  const sq_task_ops *ops;
+  sq_status st;
+
+  *t = NULL;
+  SQ_TRY(find_of(c, &ops));
+  SQ_TRY(ops->open(c, t));
+done:
+  return st;
+}
+
+void sq_task_close(sq_task **t)
+{
+  if (t == NULL || *t == NULL) return;
+  (*t)->ops->close(*t);
+  *t = NULL;
+}
+
+const sq_task_info *sq_task_describe(const sq_task *t)
+{
+  return t->ops->info(t);
+}
+
+sq_status sq_task_shape(const sq_config *c, sq_task_info *info)
+{
+  const sq_task_ops *ops;
+  sq_status st;
+
+  SQ_TRY(find_of(c, &ops));
+  SQ_TRY(ops->shape(c, info));
+done:
+  return st;
+}
+
+/* ---- disjoint splits ----------------------------------------------------------------------------------- */
+
+static const char *const split_name[SQ_NSPLIT] = {"training", "validation", "test"};
+
+typedef struct {
+  uint64_t hash;
+  size_t index;
+  sq_split split;
+} place;
+
+static int place_order(const void *pa, const void *pb)
+{
+  const place *a = pa, *b = pb;
+  if (a->hash != b->hash) return a->hash < b->hash ? -1 : 1;
+  if (a->split != b->split) return a->split < b->split ? -1 : 1;
+  return a->index < b->index ? -1 : a->index > b->index;
+}
+
+/* A multiply and a shift for each token: enough to spread; equal hashes are compared token by token. */
+static uint64_t hash_tokens(const int32_t *token, int n)
+{
+  uint64_t h = SQ_HASH_START ^ (uint64_t)n;
+  for (int i = 0; i < n; ++i) {
+    h = (h ^ (uint32_t)token[i]) * UINT64_C(0x9e3779b97f4a7c15);
+    h ^= h >> 29;
+  }
+  return h;
+}
+
+static int same_input(const sq_task *t, const place *a, const place *b, int32_t *token[2], int32_t *label)
+{
+  const int n = t->ops->length(t, a->split, a->index);
+  if (t->ops->length(t, b->split, b->index) != n) return 0;
+  t->ops->example(t, a->split, a->index, token[0], label);
+  t->ops->example(t, b->split, b->index, token[1], label);
+  return memcmp(token[0], token[1], (size_t)n * sizeof *token[0]) == 0;
+}
+
+static void hash_all(const sq_task *t, place *p, int32_t *token, int32_t *label)
+{
+  const sq_task_info *info = t->ops->info(t);
+  for (int s = 0; s < SQ_NSPLIT; ++s)
+    for (size_t i = 0; i < info->size[s]; ++i) {
+      t->ops->example(t, (sq_split)s, i, token, label);
+      *p++ = (place){hash_tokens(token, t->ops->length(t, (sq_split)s, i)), i, (sq_split)s};
+    }
+}
+
+sq_status sq_task_check_disjoint(const sq_task *t)
+{
+  const sq_task_info *info = t->ops->info(t);
+  const size_t n = info->size[SQ_TRAIN] + info->size[SQ_VALID] + info->size[SQ_TEST];
+  place *p = sq_calloc(n, sizeof *p, "hashes of the examples");
+  int32_t *work = sq_calloc((size_t)info->seq_len * 3 + 1, sizeof *work, "examples to compare");
+  int32_t *token[2] = {work, work + info->seq_len}, *label = work + 2 * (size_t)info->seq_len;
+  sq_status st = p != NULL && work != NULL ? SQ_OK : SQ_ERR_MEMORY;
+
+  if (st == SQ_OK) {
+    hash_all(t, p, token[0], label);
+    qsort(p, n, sizeof *p, place_order);
+  }
+  for (size_t i = 0; st == SQ_OK && i < n; ++i)
+    for (size_t j = i + 1; st == SQ_OK && j < n && p[j].hash == p[i].hash; ++j)
+      if (same_input(t, &p[i], &p[j], token, label))
+        st = sq_fail(
+            SQ_ERR_DATA,
+            "task %s: %s example %zu has the same input as %s example %zu; expected no input sequence "
+            "twice (duplicate rows in the data files, or too few possible sequences for these sizes)",
+            t->ops->name, split_name[p[j].split], p[j].index, split_name[p[i].split], p[i].index);
+  free(work);
+  free(p);
+  return st;
+}
+
+/* ---- batches ------------------------------------------------------------------------------------------- */
+
+typedef struct {
+  size_t off, id, token, label, total; /* in 4-byte words, pieces on 64-byte boundaries of the storage */
+} layout;
+
+static size_t round_up(size_t words)
+{
+  return (words + 15) / 16 * 16;
+}
+
+static layout layout_of(const sq_task_info *info, int B)
+{
+  const size_t b = (size_t)B, rows = b * (size_t)info->seq_len;
+  layout l = {0};
+  l.id = l.off + round_up(b + 1);
+  l.token = l.id + round_up(b);
+  l.label = l.token + round_up(rows);
+  l.total = l.label + round_up(info->label_per_row ? rows : b);
+  return l;
+}
+
+_Static_assert(sizeof(int) == sizeof(int32_t), "batch storage is counted in words of 4 bytes");
+
+size_t sq_task_batch_bytes(const sq_task_info *info, int B)
+{
+  return layout_of(info, B).total * sizeof(int32_t);
+}
+
+void sq_task_batch(const sq_task *t, sq_split split, int nseq, const size_t *index, int pad, void *store,
+                   sq_batch *out)
+{
+  const sq_task_info *info = t->ops->info(t);
+  const layout l = layout_of(info, nseq);
+  int *off = (int *)store + l.off, *id = (int *)store + l.id, longest = 0;
+  int32_t *token = (int32_t *)store + l.token, *label = (int32_t *)store + l.label;
+
+  SQ_ASSERT(nseq >= 1);
+  for (int b = 0; b < nseq; ++b) {
+    const int n = t->ops->length(t, split, index[b]);
+    longest = n > longest ? n : longest;
+  }
+  off[0] = 0;
+  for (int b = 0; b < nseq; ++b) {
+    const int n = t->ops->length(t, split, index[b]), r = off[b];
+    t->ops->example(t, split, index[b], token + r, info->label_per_row ? label + r : label + b);
+    off[b + 1] = r + (pad ? longest : n);
+    for (int i = r + n; i < off[b + 1]; ++i) {
+      token[i] = 0;
+      if (info->label_per_row) label[i] = SQ_IGNORE;
+    }
+    id[b] = b;
+  }
+  *out = (sq_batch){.rows = {.nseq = nseq, .nrow = off[nseq], .off = off, .id = id},
+                    .input_dim = info->input_dim,
+                    .token = token,
+                    .label_per_row = info->label_per_row,
+                    .label = label};
+}

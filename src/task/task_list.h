@@ -1,0 +1,3 @@
+/* The tasks: names for dataset._name_.  src/task/<name>.c defines sq_task_<name>. */
+SQ_TASK(listops)
+SQ_TASK(mqar)

@@ -1,0 +1,7 @@
+# Tasks hold no sq_real, so one precision tells all of them; the batches' struct has one, hence both there.
+sq_test(test_task_mqar MODULES task F32)
+sq_test(test_task_listops MODULES task F32)
+sq_test(test_task_files MODULES task F32)
+sq_test(test_task_batch MODULES task F32 F64)
+sq_test(test_task_data SOURCES test_task_data.c ${CMAKE_SOURCE_DIR}/src/app/data.c ${CMAKE_SOURCE_DIR}/src/app/args.c
+        MODULES task LIBRARIES sq::mpi F32)
