@@ -1,0 +1,186 @@
+/* src/train/plan.c: what a run will do and need, from its configuration. */
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "train_impl.h"
+
+/* Families of the published JAX code; the others are its PyTorch code. */
+static int jax_family(const sq_config *c)
+{
+  if (!sq_config_has(c, "model.layer")) return 0;
+  const char *layer = sq_config_string(c, "model.layer");
+  return strcmp(layer, "s4") == 0 || strcmp(layer, "s5") == 0 || strcmp(layer, "lru") == 0;
+}
+
+static long optional_int(const sq_config *c, const char *path, long fallback)
+{
+  return sq_config_has(c, path) ? sq_config_int(c, path) : fallback;
+}
+
+static void read_lengths(const sq_config *c, sq_train_settings *s)
+{
+  const size_t batch = (size_t)s->batch;
+  s->steps_per_epoch = (long)((s->ntrain + batch - 1) / batch); /* the last, smaller batch is used too */
+  if (sq_config_has(c, "train.num_epochs")) {
+    s->total = sq_config_int(c, "train.num_epochs") * s->steps_per_epoch;
+    s->eval_every = s->steps_per_epoch;
+  } else {
+    s->total = sq_config_int(c, "train.total_steps");
+    s->eval_every = s->total / 20 > 1 ? s->total / 20 : 1;
+  }
+  s->eval_every = optional_int(c, "train.eval_every", s->eval_every);
+  const long nevals = (s->total + s->eval_every - 1) / s->eval_every;
+  s->max_evals = nevals < INT_MAX ? (int)nevals : INT_MAX;
+  s->snapshots = (int)optional_int(c, "analysis.snapshots", 0);
+}
+
+/* Corrected: every unit is the step.  Published: see quirks 32 and 36 in the README's list. */
+static void read_schedule(const sq_config *c, sq_train_settings *s)
+{
+  const int epochs = sq_config_has(c, "train.num_epochs"), jax = jax_family(c);
+  const long warmup = optional_int(c, "train.warmup", 0),
+             warmup_steps = optional_int(c, "train.warmup_steps", -1);
+  sq_schedule *q = &s->schedule;
+
+  *q = (sq_schedule){.lr = sq_config_real(c, "train.lr"),
+                     .lr_min = sq_config_real(c, "train.lr_min"),
+                     .cosine = sq_config_bool(c, "train.cosine_anneal"),
+                     .total = s->total};
+  if (!s->published) {
+    q->kind = SQ_SCHEDULE_CORRECTED;
+    q->warmup = warmup_steps >= 0 ? warmup_steps : epochs ? warmup * s->steps_per_epoch : warmup;
+  } else if (jax) {
+    const long floor_steps = (long)(s->ntrain / (size_t)s->batch);
+    q->kind = SQ_SCHEDULE_JAX;
+    q->warmup = warmup_steps >= 0 ? warmup_steps : warmup * floor_steps;
+  } else {
+    q->kind = SQ_SCHEDULE_TORCH;
+    q->lr_min = 5e-6; /* written into the published code */
+    q->warmup = epochs ? warmup : warmup_steps;
+    q->total = epochs ? sq_config_int(c, "train.num_epochs") : s->total;
+    s->by_epoch = epochs;
+    if (q->warmup <= 0) q->kind = SQ_SCHEDULE_CONSTANT;
+  }
+  s->has_plateau = sq_config_has(c, "train.reduce_factor") && (!s->published || jax);
+  if (s->has_plateau) {
+    s->plateau = (sq_plateau){.factor = sq_config_real(c, "train.reduce_factor"),
+                              .patience = sq_config_int(c, "train.lr_patience")};
+  }
+}
+
+sq_status sq_train_settings_read(const sq_config *c, const sq_task_info *info, sq_train_settings *s)
+{
+  *s = (sq_train_settings){0};
+  s->published = strcmp(sq_config_string(c, "train.recipe"), "published") == 0;
+  s->seed = (uint64_t)sq_config_int(c, "seed");
+  s->batch = sq_config_int(c, "train.batch_size");
+  s->eval_batch = (int)optional_int(c, "train.eval_batch_size", s->batch);
+  s->ntrain = info->size[SQ_TRAIN];
+  const sq_split split = s->published ? SQ_TEST : SQ_VALID;
+  if (s->ntrain == 0 || info->size[split] == 0 || info->size[SQ_TEST] == 0) {
+    return sq_fail(
+        SQ_ERR_USAGE,
+        "dataset: %zu training, %zu validation and %zu test examples; expected at least one of each",
+        info->size[SQ_TRAIN], info->size[SQ_VALID], info->size[SQ_TEST]);
+  }
+  if (s->ntrain > UINT32_MAX) {
+    return sq_fail(SQ_ERR_USAGE, "dataset: %zu training examples; at most %u are supported", s->ntrain,
+                   UINT32_MAX);
+  }
+  if ((size_t)s->batch > s->ntrain) s->batch = (int)s->ntrain;
+  s->adam = (sq_adamw){.beta1 = sq_config_real_at(c, "train.betas", 0),
+                       .beta2 = sq_config_real_at(c, "train.betas", 1),
+                       .eps = sq_config_real(c, "train.eps"),
+                       .weight_decay = sq_config_real(c, "train.wd"),
+                       .clip = sq_config_real(c, "train.grad_clip")};
+  s->lower_is_better = strcmp(info->metric, "perplexity") == 0;
+  s->has_stop = sq_config_has(c, "train.stop_criterion");
+  if (s->has_stop) s->stop = sq_config_real(c, "train.stop_criterion");
+  read_lengths(c, s);
+  read_schedule(c, s);
+  return SQ_OK;
+}
+
+long sq_train_snapshot_step(long total, int S, int k)
+{
+  return (2 * k * total + S + 1) / (2 * ((long)S + 1));
+}
+
+void sq_train_model_dims(const sq_config *c, const sq_task_info *info, sq_model_dims *d)
+{
+  const int batch = sq_config_int(c, "train.batch_size");
+  const int eval = (int)optional_int(c, "train.eval_batch_size", batch);
+  const int larger = batch > eval ? batch : eval, shards = sq_shard_count(larger);
+  const int nseq =
+      (larger + shards - 1) / shards; /* floor((s+1)B/S) - floor(sB/S) <= ceil(B/S); grows with B */
+  *d = (sq_model_dims){.seq_len = info->seq_len,
+                       .max_rows = nseq * info->seq_len,
+                       .max_seqs = nseq,
+                       .max_labels = info->label_per_row ? nseq * info->max_labels : nseq,
+                       .label_per_row = info->label_per_row};
+}
+
+static int max_batch(const sq_train_settings *s)
+{
+  return s->batch > s->eval_batch ? s->batch : s->eval_batch;
+}
+
+void sq_train_memory_take(sq_arena *a, const sq_train_settings *s, size_t total, const sq_task_info *info,
+                          sq_train_memory *mem)
+{
+  const int B = max_batch(s);
+  mem->theta = SQ_TAKE(a, total, sq_real);
+  mem->m = SQ_TAKE(a, total, sq_real);
+  mem->v = SQ_TAKE(a, total, sq_real);
+  mem->grad = SQ_TAKE(a, total, sq_real);
+  mem->best = SQ_TAKE(a, total, sq_real);
+  mem->order = SQ_TAKE(a, s->ntrain, uint32_t);
+  mem->index = SQ_TAKE(a, (size_t)B, size_t);
+  mem->length = SQ_TAKE(a, (size_t)B, int);
+  mem->batch = sq_arena_take(a, sq_task_batch_bytes(info, B), 1);
+}
+
+static sq_status plan_flops(const sq_model *m, const sq_train_settings *s, sq_train_plan *p)
+{
+  int *length = sq_calloc((size_t)s->batch, sizeof *length, "plan");
+  if (length == NULL) return SQ_ERR_MEMORY;
+  for (int i = 0; i < s->batch; ++i) length[i] = p->task.seq_len;
+  const long nlabel = (long)s->batch * (p->task.label_per_row ? p->task.max_labels : 1);
+  p->flops_step = 3 * sq_model_flops(m, s->batch, length, nlabel);
+  p->flops_total = p->flops_step * (double)p->total_steps;
+  free(length);
+  return SQ_OK;
+}
+
+long sq_train_count_parameters(const sq_param_list *l)
+{
+  size_t n = 0;
+  for (int i = 0; i < l->n; ++i) n += l->v[i].count;
+  return (long)n;
+}
+
+sq_status sq_train_plan_cell(const sq_config *c, sq_train_plan *p)
+{
+  sq_status st = SQ_OK;
+  sq_model *m = NULL;
+  sq_train_settings s;
+  sq_train_memory mem;
+  sq_arena count = {0};
+
+  *p = (sq_train_plan){0};
+  SQ_TRY(sq_task_shape(c, &p->task));
+  SQ_TRY(sq_train_settings_read(c, &p->task, &s));
+  sq_train_model_dims(c, &p->task, &p->dims);
+  SQ_TRY(sq_model_create(c, p->dims, &m));
+  p->nparam = sq_train_count_parameters(sq_model_params(m));
+  p->total_steps = s.total;
+  p->max_evals = s.max_evals;
+  p->nstage = 2 + s.snapshots;
+  SQ_TRY(plan_flops(m, &s, p));
+  sq_train_memory_take(&count, &s, sq_model_params(m)->total, &p->task, &mem);
+  p->bytes = count.used + sq_worker_bytes(m);
+done:
+  sq_model_destroy(&m);
+  return st;
+}

@@ -1,0 +1,263 @@
+/* src/train/train.c: one run.
+ *
+ * An epoch visits the training set once, in an order that depends on (seed, epoch) only; its last batch may
+ * be smaller.  A run counted in steps goes through epochs in the same way and ends within one.  Evaluations
+ * come after every `eval_every` steps and after the last one; the weights of the best are kept and are what
+ * is tested and analysed. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "train_impl.h"
+
+typedef struct {
+  const sq_model *model;
+  const sq_task *task;
+  const sq_task_info *info;
+  const sq_train_hooks *hooks;
+  sq_train_result *result;
+  sq_train_settings s;
+  sq_train_memory mem;
+  sq_worker *worker;
+  long epoch;          /* of `order`; -1: none yet */
+  int evals, snapshot; /* done so far */
+  double base_rate, rate, grad_norm, best_metric;
+  sq_tally window; /* training sums since the last evaluation */
+  int finished;
+} run;
+
+/* ---- data -------------------------------------------------------------------------------------------- */
+
+/* Fisher-Yates from the identity, so that an epoch's order does not depend on the epochs before it. */
+static void shuffle(run *r, long epoch)
+{
+  const uint32_t n = (uint32_t)r->s.ntrain;
+  uint32_t *order = r->mem.order;
+  sq_rng rng;
+  sq_rng_init(&rng, r->s.seed, SQ_STREAM_ORDER, (uint64_t)epoch);
+  for (uint32_t i = 0; i < n; ++i) order[i] = i;
+  for (uint32_t i = n - 1; i > 0; --i) {
+    const uint32_t j = sq_rng_below(&rng, i + 1), t = order[i];
+    order[i] = order[j];
+    order[j] = t;
+  }
+  r->epoch = epoch;
+}
+
+static sq_batch training_batch(run *r, long step)
+{
+  const long epoch = step / r->s.steps_per_epoch;
+  const size_t first = (size_t)(step % r->s.steps_per_epoch) * (size_t)r->s.batch, left = r->s.ntrain - first;
+  const int n = left < (size_t)r->s.batch ? (int)left : r->s.batch;
+  sq_batch b;
+  if (epoch != r->epoch) shuffle(r, epoch);
+  for (int i = 0; i < n; ++i) r->mem.index[i] = r->mem.order[first + (size_t)i];
+  sq_task_batch(r->task, SQ_TRAIN, n, r->mem.index, r->s.published, r->mem.batch, &b);
+  return b;
+}
+
+static double training_flops(run *r, const sq_batch *b, long nlabel)
+{
+  for (int i = 0; i < b->rows.nseq; ++i) r->mem.length[i] = b->rows.off[i + 1] - b->rows.off[i];
+  return 3 * sq_model_flops(r->model, b->rows.nseq, r->mem.length,
+                            nlabel); /* backward is twice the forward pass */
+}
+
+/* ---- hooks ------------------------------------------------------------------------------------------- */
+
+static int stopped(run *r)
+{
+  if (r->hooks->poll == NULL || r->hooks->poll(r->hooks->user, r->result->steps, r->s.total) == 0) return 0;
+  r->result->outcome = SQ_OUTCOME_STOPPED;
+  r->finished = 1;
+  return 1;
+}
+
+static sq_status stage(run *r, int k, const sq_real *theta)
+{
+  if (r->hooks->stage == NULL) return SQ_OK;
+  return r->hooks->stage(r->hooks->user, k, theta, sq_worker_work(r->worker));
+}
+
+static sq_status snapshots(run *r)
+{
+  sq_status st = SQ_OK;
+  while (r->snapshot < r->s.snapshots &&
+         r->result->steps >= sq_train_snapshot_step(r->s.total, r->s.snapshots, r->snapshot + 1)) {
+    SQ_TRY(stage(r, ++r->snapshot, r->mem.theta));
+  }
+done:
+  return st;
+}
+
+static void diverged(run *r, const char *what, long step)
+{
+  sq_format(r->result->reason, sizeof r->result->reason, "%s is not finite at step %ld", what, step);
+  r->result->outcome = SQ_OUTCOME_DIVERGED;
+  r->finished = 1;
+}
+
+/* ---- one step ---------------------------------------------------------------------------------------- */
+
+static void train_step(run *r)
+{
+  const long step = r->result->steps;
+  const sq_batch b = training_batch(r, step);
+  const sq_pass pass = {
+      .rows = &b.rows, .train = 1, .seed = r->s.seed, .step = (uint64_t)step, .seq_len = r->info->seq_len};
+  sq_schedule schedule = r->s.schedule;
+  sq_tally tally;
+
+  sq_batch_gradient(r->worker, r->mem.theta, &b, &pass, r->mem.grad, &tally);
+  if (!isfinite(tally.loss_sum)) {
+    diverged(r, "loss", step + 1);
+    return;
+  }
+  schedule.lr = r->base_rate; /* the plateau rule lowers it */
+  r->rate = sq_schedule_rate(&schedule, r->s.by_epoch ? step / r->s.steps_per_epoch : step);
+  r->grad_norm = sq_adamw_step(&r->s.adam, sq_model_params(r->model), r->s.published, r->rate, step + 1,
+                               r->mem.grad, r->mem.m, r->mem.v, r->mem.theta);
+  if (!isfinite(r->grad_norm)) {
+    diverged(r, "gradient", step + 1);
+    return;
+  }
+  r->window.loss_sum += tally.loss_sum;
+  r->window.nlabel += tally.nlabel;
+  r->window.ncorrect += tally.ncorrect;
+  r->result->flops += training_flops(r, &b, tally.nlabel);
+  r->result->steps = step + 1;
+}
+
+/* ---- evaluation -------------------------------------------------------------------------------------- */
+
+/* Loss and metric of a whole split as sums over its labels; stops between batches if asked to. */
+static void evaluate(run *r, sq_split split, const sq_real *theta, double *loss, double *metric)
+{
+  const size_t size = r->info->size[split];
+  sq_tally sum = {0};
+  for (size_t first = 0; first < size; first += (size_t)r->s.eval_batch) {
+    const size_t left = size - first;
+    const int n = left < (size_t)r->s.eval_batch ? (int)left : r->s.eval_batch;
+    sq_batch b;
+    sq_tally tally;
+    if (stopped(r)) return;
+    for (int i = 0; i < n; ++i) r->mem.index[i] = first + (size_t)i;
+    sq_task_batch(r->task, split, n, r->mem.index, r->s.published, r->mem.batch, &b);
+    sq_batch_evaluate(r->worker, theta, &b, &tally);
+    sum.loss_sum += tally.loss_sum;
+    sum.nlabel += tally.nlabel;
+    sum.ncorrect += tally.ncorrect;
+  }
+  *loss = sum.loss_sum / (double)sum.nlabel;
+  *metric = r->s.lower_is_better ? exp(*loss) : (double)sum.ncorrect / (double)sum.nlabel;
+}
+
+static void keep_best(run *r, const sq_eval_record *e)
+{
+  const int better =
+      r->s.lower_is_better ? e->valid_metric < r->best_metric : e->valid_metric > r->best_metric;
+  if (r->evals > 1 && !better) return; /* the first on ties */
+  r->best_metric = e->valid_metric;
+  r->result->best_step = e->step;
+  r->result->valid_metric = e->valid_metric;
+  if (r->s.published) { /* it was the test set */
+    r->result->test_loss = e->valid_loss;
+    r->result->test_metric = e->valid_metric;
+  }
+  memcpy(r->mem.best, r->mem.theta, sq_model_params(r->model)->total * sizeof(sq_real));
+}
+
+static void apply_plateau(run *r, double metric)
+{
+  const double factor = sq_plateau_update(&r->s.plateau, r->s.lower_is_better ? -metric : metric);
+  if (factor < 1) r->base_rate = fmax(r->base_rate * factor, fmin(r->s.schedule.lr_min, r->base_rate));
+}
+
+static sq_status validate(run *r)
+{
+  sq_status st = SQ_OK;
+  sq_eval_record e = {.step = r->result->steps, .lr = r->rate, .grad_norm = r->grad_norm};
+
+  evaluate(r, r->s.published ? SQ_TEST : SQ_VALID, r->mem.theta, &e.valid_loss, &e.valid_metric);
+  if (r->finished) return SQ_OK;
+  e.train_loss = r->window.loss_sum / (double)r->window.nlabel;
+  r->result->train_loss = e.train_loss;
+  r->window = (sq_tally){0};
+  ++r->evals;
+  if (r->hooks->evaluated != NULL) SQ_TRY(r->hooks->evaluated(r->hooks->user, r->evals - 1, &e));
+  if (!isfinite(e.valid_loss)) {
+    diverged(r, "evaluation loss", e.step);
+    return SQ_OK;
+  }
+  keep_best(r, &e);
+  if (r->s.has_plateau) apply_plateau(r, e.valid_metric);
+  if (r->s.has_stop) {
+    r->finished = r->s.lower_is_better ? e.valid_metric <= r->s.stop : e.valid_metric >= r->s.stop;
+  }
+done:
+  return st;
+}
+
+/* ---- the run ----------------------------------------------------------------------------------------- */
+
+static sq_status loop(run *r)
+{
+  sq_status st = SQ_OK;
+
+  SQ_TRY(stage(r, 0, r->mem.theta));
+  SQ_TRY(snapshots(r)); /* more snapshots than steps: some fall on step 0 */
+  while (!r->finished && r->result->steps < r->s.total) {
+    if (stopped(r)) break;
+    train_step(r);
+    if (r->finished) break;
+    SQ_TRY(snapshots(r));
+    if (r->result->steps % r->s.eval_every == 0 || r->result->steps == r->s.total) SQ_TRY(validate(r));
+  }
+  if (r->result->outcome != SQ_OUTCOME_DONE) goto done;
+  if (!r->s.published) {
+    r->finished = 0;
+    evaluate(r, SQ_TEST, r->mem.best, &r->result->test_loss, &r->result->test_metric);
+    if (r->finished) goto done;
+  }
+  SQ_TRY(stage(r, r->s.snapshots + 1, r->mem.best));
+done:
+  return st;
+}
+
+sq_status sq_train_cell(const sq_config *c, const sq_model *m, const sq_task *t, const sq_train_hooks *h,
+                        sq_train_result *result)
+{
+  static const sq_train_hooks none = {0};
+  sq_status st = SQ_OK;
+  sq_arena arena = {0}, count = {0};
+  run r = {.model = m,
+           .task = t,
+           .info = sq_task_describe(t),
+           .hooks = h != NULL ? h : &none,
+           .result = result,
+           .epoch = -1};
+  const size_t total = sq_model_params(m)->total;
+
+  *result = (sq_train_result){.outcome = SQ_OUTCOME_DONE,
+                              .nparam = sq_train_count_parameters(sq_model_params(m)),
+                              .test_loss = NAN,
+                              .test_metric = NAN,
+                              .valid_metric = NAN,
+                              .train_loss = NAN};
+  SQ_TRY(sq_train_settings_read(c, r.info, &r.s));
+  sq_train_memory_take(&count, &r.s, total, r.info, &r.mem);
+  SQ_TRY(sq_arena_create(&arena, count.used, "parameters, optimiser and batch of a cell"));
+  sq_train_memory_take(&arena, &r.s, total, r.info, &r.mem);
+  SQ_TRY(sq_worker_create(m, &r.worker));
+  memset(r.mem.theta, 0, total * sizeof(sq_real));
+  memset(r.mem.m, 0, total * sizeof(sq_real));
+  memset(r.mem.v, 0, total * sizeof(sq_real));
+  sq_model_init(m, r.s.seed, r.mem.theta);
+  r.base_rate = r.s.schedule.lr;
+  SQ_TRY(loop(&r));
+  if (result->outcome == SQ_OUTCOME_DIVERGED) result->test_loss = result->test_metric = NAN;
+done:
+  sq_worker_destroy(&r.worker);
+  sq_arena_destroy(&arena);
+  return st;
+}

@@ -1,0 +1,52 @@
+/* src/train/train_impl.h: what only the files of this module share. */
+#pragma once
+
+#include "sq/base.h"
+#include "sq/train.h"
+
+/* ---- gradient.c: the tree, apart from any model, so that its order can be tested --------------------- */
+#define SQ_TREE_BUFFERS 3 /* log2(SQ_MAX_SHARDS): one for the right half at each level */
+typedef struct {
+  size_t n; /* elements of the vector that is summed */
+  int nshard;
+  /* Adds shard s to out, which is zero. */
+  void (*leaf)(void *user, int s, sq_real *out);
+  void *user;
+  sq_real *buffer[SQ_TREE_BUFFERS]; /* (n) each; zero before and after sq_tree_sum */
+} sq_tree;
+/* out (n), overwritten. */
+void sq_tree_sum(const sq_tree *t, sq_real *out);
+/* The same order over one number a shard; value (nshard) is overwritten, the sum is returned. */
+double sq_tree_sum_double(int nshard, double *value);
+
+/* ---- plan.c: the numbers of a run, read once from its configuration ---------------------------------- */
+typedef struct {
+  int published;
+  uint64_t seed;
+  int batch, eval_batch;
+  size_t ntrain;
+  long steps_per_epoch, total, eval_every;
+  int max_evals, snapshots;
+  sq_adamw adam;
+  sq_schedule schedule;
+  int by_epoch; /* the schedule counts epochs, not steps */
+  int has_stop, lower_is_better;
+  double stop;
+  int has_plateau;
+  sq_plateau plateau;
+} sq_train_settings;
+/* Numbers in theta that are parameters: total without the gaps. */
+long sq_train_count_parameters(const sq_param_list *l);
+sq_status sq_train_settings_read(const sq_config *c, const sq_task_info *info, sq_train_settings *s);
+
+/* ---- train.c: the memory of a run -------------------------------------------------------------------- */
+typedef struct {
+  sq_real *theta, *m, *v, *grad, *best; /* (total) each */
+  uint32_t *order;                      /* (ntrain) this epoch's permutation of the training set */
+  size_t *index;                        /* (max batch) examples of one batch */
+  int *length;                          /* (max batch) */
+  void *batch;                          /* sq_task_batch_bytes */
+} sq_train_memory;
+/* Takes all of it from a; with a counting arena this is the plan. */
+void sq_train_memory_take(sq_arena *a, const sq_train_settings *s, size_t total, const sq_task_info *info,
+                          sq_train_memory *mem);

@@ -1,0 +1,335 @@
+/* tests/test_train_optim.c: the optimiser, the learning rates and the order of sums, without any model. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "../src/train/train_impl.h"
+#include "sq/rng.h"
+
+static void expect_near(double got, double expected, double allowed, const char *what)
+{
+  if (!(fabs(got - expected) <= allowed)) {
+    fail_msg("%s: got %.17g, expected %.17g, allowed %.3g", what, got, expected, allowed);
+  }
+}
+
+/* Two matrices that decay, a bias that does not; sizes that leave a tail after the vector loop and gaps
+ * between tensors. */
+static sq_param_list three_tensors(void)
+{
+  sq_param_list l = {0};
+  (void)sq_param_add(&l, 0, 2, (const int[]){7, 5}, "a");
+  (void)sq_param_add(&l, SQ_PARAM_NO_DECAY, 1, (const int[]){3}, "b");
+  (void)sq_param_add(&l, 0, 2, (const int[]){64, 33}, "c");
+  return l;
+}
+
+static void draw(const sq_param_list *l, uint64_t index, double scale, sq_real *x)
+{
+  sq_rng rng;
+  sq_rng_init(&rng, 7, SQ_STREAM_TEST, index);
+  for (int p = 0; p < l->n; ++p) {
+    for (size_t i = 0; i < l->v[p].count; ++i) x[l->v[p].offset + i] = (sq_real)(scale * sq_rng_normal(&rng));
+  }
+}
+
+typedef struct {
+  sq_real *g, *m, *v, *theta;
+} vectors;
+
+static vectors vectors_create(size_t n)
+{
+  return (vectors){sq_calloc(n, sizeof(sq_real), "g"), sq_calloc(n, sizeof(sq_real), "m"),
+                   sq_calloc(n, sizeof(sq_real), "v"), sq_calloc(n, sizeof(sq_real), "theta")};
+}
+
+static void vectors_destroy(vectors *x)
+{
+  free(x->g);
+  free(x->m);
+  free(x->v);
+  free(x->theta);
+}
+
+/* Values of the formula in the header of optim.c, worked out with 40 decimal digits. */
+static void adamw_gives_the_values_of_the_formula(void **state)
+{
+  (void)state;
+  const double lr = 0.1, wd = 0.01;
+  sq_param_list l = {0};
+  (void)sq_param_add(&l, 0, 2, (const int[]){1, 2}, "w");
+  sq_real m[2] = {0, 0}, v[2] = {0, 0}, one[2] = {1, 0};
+  sq_adamw o = {.beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .weight_decay = wd, .clip = 0};
+  const double tol = 32 * (double)SQ_REAL_EPS; /* about 10 roundings a step, values up to 2 */
+
+  double norm = sq_adamw_step(&o, &l, 0, lr, 1, (const sq_real[]){(sq_real)0.5, 0}, m, v, one);
+  expect_near(norm, 0.5, 1e-15, "norm");
+  (void)sq_adamw_step(&o, &l, 0, lr, 2, (const sq_real[]){(sq_real)-0.25, 0}, m, v, one);
+  expect_near((double)one[0], 0.87146729870584616259, tol, "two steps");
+
+  sq_real cm[2] = {0, 0}, cv[2] = {0, 0}, two[2] = {1, -2};
+  o.clip = 1;
+  norm = sq_adamw_step(&o, &l, 0, lr, 1, (const sq_real[]){3, 4}, cm, cv, two);
+  expect_near(norm, 5, 1e-15, "norm before clipping");
+  (void)sq_adamw_step(&o, &l, 0, lr, 2, (const sq_real[]){(sq_real)-0.25, (sq_real)0.5}, cm, cv, two);
+  expect_near((double)two[0], 0.86488690510486424847, tol, "clipped, first");
+  expect_near((double)two[1], -2.1921682001384192115, tol, "clipped, second");
+  sq_param_clear(&l);
+}
+
+/* The same formula, one number at a time in float64. */
+static void adamw_equals_a_plain_loop_in_double(void **state)
+{
+  (void)state;
+  enum { STEPS = 20 };
+  sq_param_list l = three_tensors();
+  vectors x = vectors_create(l.total);
+  double *m = sq_calloc(l.total, sizeof *m, "m"), *v = sq_calloc(l.total, sizeof *v, "v");
+  double *theta = sq_calloc(l.total, sizeof *theta, "theta");
+  const sq_adamw o = {.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1, .clip = 1};
+
+  draw(&l, 0, 1, x.theta);
+  for (size_t i = 0; i < l.total; ++i) theta[i] = (double)x.theta[i];
+  for (int t = 1; t <= STEPS; ++t) {
+    const double lr = 1e-2 / t;
+    draw(&l, (uint64_t)t, t % 2 == 0 ? 1 : 1e-3, x.g); /* clipped, not clipped */
+    double squares = 0;
+    for (size_t i = 0; i < l.total; ++i) squares += (double)x.g[i] * (double)x.g[i];
+    const double clip = fmin(1, o.clip / (sqrt(squares) + 1e-6));
+    for (int p = 0; p < l.n; ++p) {
+      for (size_t i = l.v[p].offset; i < l.v[p].offset + l.v[p].count; ++i) {
+        const double g = (double)x.g[i] * clip, wd = l.v[p].flags & SQ_PARAM_NO_DECAY ? 0 : o.weight_decay;
+        m[i] = o.beta1 * m[i] + (1 - o.beta1) * g;
+        v[i] = o.beta2 * v[i] + (1 - o.beta2) * g * g;
+        theta[i] = theta[i] * (1 - lr * wd) -
+                   lr * (m[i] / (1 - pow(o.beta1, t))) / (sqrt(v[i] / (1 - pow(o.beta2, t))) + o.eps);
+      }
+    }
+    const double norm = sq_adamw_step(&o, &l, 0, lr, t, x.g, x.m, x.v, x.theta);
+    expect_near(norm, sqrt(squares), 1e-13 * norm, "norm"); /* n eps/2 of a sum of squares: 2150 x 1e-16 */
+  }
+  /* A step rounds theta (up to 4 here) once or twice. */
+  for (size_t i = 0; i < l.total; ++i)
+    expect_near((double)x.theta[i], theta[i], STEPS * 8 * (double)SQ_REAL_EPS, "theta");
+  free(m);
+  free(v);
+  free(theta);
+  vectors_destroy(&x);
+  sq_param_clear(&l);
+}
+
+static void only_recipe_published_decays_tensors_that_ask_not_to(void **state)
+{
+  (void)state;
+  const sq_adamw o = {.beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .weight_decay = 0.5, .clip = 1};
+  for (int decay_all = 0; decay_all < 2; ++decay_all) {
+    sq_param_list l = three_tensors();
+    vectors x = vectors_create(l.total);
+    for (size_t i = 0; i < l.total; ++i) x.theta[i] = 1; /* the gaps too: they must stay */
+    (void)sq_adamw_step(&o, &l, decay_all, 0.5, 1, x.g, x.m, x.v, x.theta);
+    const sq_param *w = sq_param_find(&l, "a"), *bias = sq_param_find(&l, "b");
+    assert_true(x.theta[w->offset] == (sq_real)0.75);
+    assert_true(x.theta[bias->offset] == (decay_all ? (sq_real)0.75 : 1));
+    assert_true(bias->offset > w->offset + w->count);
+    assert_true(x.theta[w->offset + w->count] == 1);
+    vectors_destroy(&x);
+    sq_param_clear(&l);
+  }
+}
+
+static void a_gradient_that_is_not_finite_changes_nothing(void **state)
+{
+  (void)state;
+  const sq_adamw o = {.beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .weight_decay = 0.1, .clip = 1};
+  const double bad[] = {NAN, INFINITY, -INFINITY};
+  sq_param_list l = three_tensors();
+  vectors x = vectors_create(l.total), before = vectors_create(l.total);
+  const size_t bytes = l.total * sizeof(sq_real);
+  for (int k = 0; k < 3; ++k) {
+    for (int p = 0; p < l.n; ++p) {
+      draw(&l, 1, 1, x.theta);
+      draw(&l, 2, 1, x.m);
+      draw(&l, 3, 1, x.g);
+      x.g[l.v[p].offset + l.v[p].count - 1] = (sq_real)bad[k];
+      memcpy(before.theta, x.theta, bytes);
+      memcpy(before.m, x.m, bytes);
+      memcpy(before.v, x.v, bytes);
+      assert_false(isfinite(sq_adamw_step(&o, &l, 0, 0.1, 1, x.g, x.m, x.v, x.theta)));
+      assert_memory_equal(before.theta, x.theta, bytes);
+      assert_memory_equal(before.m, x.m, bytes);
+      assert_memory_equal(before.v, x.v, bytes);
+    }
+  }
+  vectors_destroy(&x);
+  vectors_destroy(&before);
+  sq_param_clear(&l);
+}
+
+/* ---- the tree ---------------------------------------------------------------------------------------- */
+
+#define TREE_N 37
+__attribute__((noinline)) static sq_real tree_value(int s, int i)
+{
+  /* Far apart in size, so that another order of the sum rounds to another value. */
+  static const double size[SQ_MAX_SHARDS] = {1, 1e9, -1e9, 3e-5, 7e4, -1e9, 1e9, 0.3};
+  return (sq_real)(size[s] * (1 + 0.37 * i));
+}
+
+static void tree_leaf(void *user, int s, sq_real *out)
+{
+  int *calls = user;
+  for (int i = 0; i < TREE_N; ++i) {
+    assert_true(out[i] == 0);
+    out[i] += tree_value(s, i);
+  }
+  ++*calls;
+}
+
+static sq_real tree_expected(int S, int i)
+{
+  sq_real x[SQ_MAX_SHARDS];
+  for (int s = 0; s < S; ++s) x[s] = tree_value(s, i);
+  switch (S) {
+  case 1: return x[0];
+  case 2: return x[0] + x[1];
+  case 3: return (x[0] + x[1]) + x[2];
+  case 4: return (x[0] + x[1]) + (x[2] + x[3]);
+  case 5: return ((x[0] + x[1]) + (x[2] + x[3])) + x[4];
+  case 6: return ((x[0] + x[1]) + (x[2] + x[3])) + (x[4] + x[5]);
+  case 7: return ((x[0] + x[1]) + (x[2] + x[3])) + ((x[4] + x[5]) + x[6]);
+  default: return ((x[0] + x[1]) + (x[2] + x[3])) + ((x[4] + x[5]) + (x[6] + x[7]));
+  }
+}
+
+static void shards_are_summed_in_the_documented_tree(void **state)
+{
+  (void)state;
+  sq_real buffer[SQ_TREE_BUFFERS][TREE_N] = {{0}}, out[TREE_N];
+  int differs = 0;
+  for (int S = 1; S <= SQ_MAX_SHARDS; ++S) {
+    int calls = 0;
+    double value[SQ_MAX_SHARDS];
+    sq_tree t = {.n = TREE_N,
+                 .nshard = S,
+                 .leaf = tree_leaf,
+                 .user = &calls,
+                 .buffer = {buffer[0], buffer[1], buffer[2]}};
+    for (int i = 0; i < TREE_N; ++i) out[i] = 99; /* overwritten */
+    sq_tree_sum(&t, out);
+    assert_int_equal(calls, S);
+    for (int i = 0; i < TREE_N; ++i) {
+      sq_real in_a_row = 0;
+      for (int s = 0; s < S; ++s) in_a_row += tree_value(s, i);
+      differs += in_a_row != tree_expected(S, i);
+      assert_true(out[i] == tree_expected(S, i));
+      for (int l = 0; l < SQ_TREE_BUFFERS; ++l) assert_true(buffer[l][i] == 0);
+    }
+#ifdef SQ_DOUBLE
+    for (int s = 0; s < S; ++s) value[s] = tree_value(s, 3);
+    assert_true(sq_tree_sum_double(S, value) == tree_expected(S, 3));
+#else
+    for (int s = 0; s < S; ++s) value[s] = 1 + s;
+    assert_true(sq_tree_sum_double(S, value) == S * (S + 1) / 2);
+#endif
+  }
+  assert_true(differs > 0); /* the values do tell orders apart */
+}
+
+/* ---- learning rates ---------------------------------------------------------------------------------- */
+
+static void corrected_schedule_warms_up_from_step_0_and_ends_at_lr_min(void **state)
+{
+  (void)state;
+  const double pi = acos(-1.0);
+  const sq_schedule s = {
+      .kind = SQ_SCHEDULE_CORRECTED, .lr = 1e-2, .lr_min = 1e-5, .warmup = 40, .total = 400, .cosine = 1};
+  expect_near(sq_schedule_rate(&s, 0), 1e-2 / 40, 1e-18, "step 0");
+  expect_near(sq_schedule_rate(&s, 39), 1e-2, 1e-17, "end of the warm-up");
+  expect_near(sq_schedule_rate(&s, 40), 1e-2, 1e-17, "start of the cosine");
+  expect_near(sq_schedule_rate(&s, 220), (1e-2 + 1e-5) / 2, 1e-17, "half way");
+  expect_near(sq_schedule_rate(&s, 130), 1e-5 + (1e-2 - 1e-5) * (1 + cos(pi / 4)) / 2, 1e-16, "a quarter");
+  expect_near(sq_schedule_rate(&s, 400), 1e-5, 0, "the end");
+  for (long n = 1; n < 400; ++n) {
+    const double d = sq_schedule_rate(&s, n) - sq_schedule_rate(&s, n - 1);
+    assert_true(n < 40 ? d > 0 : n == 40 ? fabs(d) < 1e-17 : d < 0);
+  }
+  sq_schedule constant = s;
+  constant.cosine = 0;
+  expect_near(sq_schedule_rate(&constant, 20), 1e-2 * 21 / 40, 1e-17, "warm-up of the constant schedule");
+  expect_near(sq_schedule_rate(&constant, 399), 1e-2, 0, "constant after the warm-up");
+  const sq_schedule short_run = {
+      .kind = SQ_SCHEDULE_CORRECTED, .lr = 1, .lr_min = 0, .warmup = 40, .total = 10, .cosine = 1};
+  expect_near(sq_schedule_rate(&short_run, 9), 0.25, 0, "a run shorter than its warm-up");
+}
+
+static void published_schedules_keep_their_quirks(void **state)
+{
+  (void)state;
+  const double pi = acos(-1.0);
+  const sq_schedule torch = {
+      .kind = SQ_SCHEDULE_TORCH, .lr = 1e-2, .lr_min = 5e-6, .warmup = 40, .total = 400};
+  expect_near(sq_schedule_rate(&torch, 0), 1e-2 / 40, 1e-17, "torch: dampened");
+  expect_near(sq_schedule_rate(&torch, 39), 5e-6 + (1e-2 - 5e-6) * (1 + cos(pi * 39 / 400)) / 2, 1e-17,
+              "torch: the cosine runs during the warm-up");
+  const sq_schedule bare = {.kind = SQ_SCHEDULE_TORCH, .lr = 1e-2, .lr_min = 5e-6, .warmup = 0, .total = 400};
+  assert_true(sq_schedule_rate(&bare, 0) == 1e-2 && sq_schedule_rate(&bare, 399) == 1e-2);
+
+  const sq_schedule jax = {.kind = SQ_SCHEDULE_JAX, .lr = 1e-2, .lr_min = 1e-7, .warmup = 40, .total = 400};
+  assert_true(sq_schedule_rate(&jax, 0) == 1e-2); /* the first step runs at the full rate */
+  expect_near(sq_schedule_rate(&jax, 1), 1e-2 / 40, 1e-17, "jax: after the first step");
+  expect_near(sq_schedule_rate(&jax, 41), 1e-7 + (1e-2 - 1e-7) * (1 + cos(pi * 40 / 360)) / 2, 1e-17,
+              "jax: the cosine starts part-way down");
+  assert_true(sq_schedule_rate(&jax, 361) == 1e-7 && sq_schedule_rate(&jax, 399) == 1e-7);
+
+  const sq_schedule constant = {.kind = SQ_SCHEDULE_CONSTANT, .lr = 3e-4};
+  assert_true(sq_schedule_rate(&constant, 0) == 3e-4 && sq_schedule_rate(&constant, 12345) == 3e-4);
+}
+
+static void plateau_rule_counts_evaluations_without_improvement(void **state)
+{
+  (void)state;
+  const double metric[] = {0.1, 0.2, 0.2, 0.1, 0.15, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3};
+  const double factor[] = {1, 1, 1, 1, 0.5, 1, 1, 1, 0.5, 1, 1, 0.5};
+  sq_plateau p = {.factor = 0.5, .patience = 2};
+  for (size_t i = 0; i < sizeof metric / sizeof *metric; ++i)
+    assert_true(sq_plateau_update(&p, metric[i]) == factor[i]);
+
+  sq_plateau low = {.factor = 0.5, .patience = 0}; /* the first value is an improvement, whatever it is */
+  assert_true(sq_plateau_update(&low, -100) == 1);
+  assert_true(sq_plateau_update(&low, -100) == 0.5);
+}
+
+static void snapshots_are_spread_over_the_run(void **state)
+{
+  (void)state;
+  const long expected[8] = {111, 222, 333, 444, 556, 667, 778, 889};
+  for (int k = 1; k <= 8; ++k) assert_int_equal(sq_train_snapshot_step(1000, 8, k), expected[k - 1]);
+  assert_int_equal(sq_train_snapshot_step(5, 1, 1), 3); /* 2.5 is rounded up */
+  for (int S = 1; S <= 16; ++S) {
+    for (int k = 1; k <= S; ++k) {
+      const long step = sq_train_snapshot_step(3, S, k);
+      assert_true(0 <= step && step <= 3);
+    }
+  }
+}
+
+int main(void)
+{
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(adamw_gives_the_values_of_the_formula),
+      cmocka_unit_test(adamw_equals_a_plain_loop_in_double),
+      cmocka_unit_test(only_recipe_published_decays_tensors_that_ask_not_to),
+      cmocka_unit_test(a_gradient_that_is_not_finite_changes_nothing),
+      cmocka_unit_test(shards_are_summed_in_the_documented_tree),
+      cmocka_unit_test(corrected_schedule_warms_up_from_step_0_and_ends_at_lr_min),
+      cmocka_unit_test(published_schedules_keep_their_quirks),
+      cmocka_unit_test(plateau_rule_counts_evaluations_without_improvement),
+      cmocka_unit_test(snapshots_are_spread_over_the_run),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
