@@ -2,7 +2,15 @@
  *
  * A cell is one training run, a flat map from key path ("model.num_heads") to value.  Keys are declared by the
  * module that reads them, as tables (sq_keyset); config only knows how to check them.  A cell is fully
- * resolved: every applicable key has a value. */
+ * resolved: every applicable key has a value.
+ *
+ * A cell file holds the keys by section: {"seed": 1, "train": {"lr": 1e-3}, "model": {...}}; optional `label` (its model
+ * label, else the file's stem) and `name`.  A grid file has `base` (path or pattern, or a list of them, relative to the
+ * file) or `base_config` ("a/b": a/b.json in the nearest folder configs/ above), `sweep` ("train.lr": [...] or nested), and
+ * whatever shall hold in every cell: dataset, train, model, analysis, run, seed.  --set wins over the sweep (and ends it for
+ * that key), the sweep over the grid's own keys, these over the base file.
+ * Cells are ordered by base as listed (patterns sorted by name), then by the sweep's keys in the order of the file, last
+ * fastest.  Keys of another model or task are accepted and noted; published keys without meaning are in src/config/published.c. */
 #pragma once
 
 #include <stddef.h>
@@ -19,13 +27,15 @@ typedef struct {
   const char *path;     /* "train.lr" */
   sq_key_type type;
   const char *fallback; /* default as JSON text; NULL: the key is required; "null": optional, see sq_config_has */
-  double min, max;      /* numbers and elements of lists: inclusive bounds */
-  const char *choices;  /* strings: "a|b|c", or NULL */
+  double min, max;      /* numbers and elements of lists: inclusive bounds; 0, 0: none */
+  const char *choices;  /* strings: "a|b|c", or NULL: any, or what owners name for a key that selects key sets */
   const char *doc;      /* one line: meaning, unit */
 } sq_key;
 
 typedef struct {
-  const char *owner; /* when the keys apply: "" always, else "key=value", e.g. "dataset._name_=mqar" */
+  /* When the keys apply: "" always, else "key=value", e.g. "dataset._name_=mqar".  A key may stand in several sets (one
+     type in all); the first that applies gives the default, all that apply check the value. */
+  const char *owner;
   const sq_key *key;
   int nkey;
   /* Optional conditions across keys; called with a cell to which the set applies.  Fails with SQ_ERR_USAGE and
@@ -56,16 +66,19 @@ const char *sq_experiment_json(const sq_experiment *e);
 /* ---- one cell ------------------------------------------------------------------------------------------ */
 const char *sq_config_model_label(const sq_config *c); /* stem of the cell's file, e.g. "mqar-sm-attention" */
 const char *sq_config_task_label(const sq_config *c);  /* value of dataset._name_ */
-const char *sq_config_label(const sq_config *c);       /* model label + swept values: unique in the grid */
+/* Unique in the grid: "mqar-sm-attention lr=0.01 seed=1919"; " task=mqar" after the model label where two tasks share it. */
+const char *sq_config_label(const sq_config *c);
 const char *sq_config_swept(const sq_config *c);       /* JSON object of the swept keys, "{}" if none */
-const char *sq_config_json(const sq_config *c);        /* resolved cell, canonical JSON */
+/* Resolved cell, canonical JSON: keys sorted, shortest numbers, keys without a value left out, `label` = model label.  Parses
+   to the same cell.  NULL (memory) as the other two JSON texts; made at the first call, so not thread safe. */
+const char *sq_config_json(const sq_config *c);
 
 /* Values.  The key must be declared and applicable: anything else is a bug. */
 int sq_config_bool(const sq_config *c, const char *path);
 int sq_config_int(const sq_config *c, const char *path);
 double sq_config_real(const sq_config *c, const char *path);
 const char *sq_config_string(const sq_config *c, const char *path);
-int sq_config_count(const sq_config *c, const char *path); /* elements of a list */
+int sq_config_count(const sq_config *c, const char *path); /* elements of a list; 0 without a value */
 double sq_config_real_at(const sq_config *c, const char *path, int i);
 const char *sq_config_string_at(const sq_config *c, const char *path, int i);
 /* 0 if the key has no value (optional key left out) or does not apply to this cell. */

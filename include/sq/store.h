@@ -1,11 +1,11 @@
 /* include/sq/store.h: the results file, and every other use of HDF5.  This header is the schema.
  *
- * All shapes are known when the grid is known: sq_store_create() makes every data set collectively (contiguous, early
- * allocation), flushes once, and never changes metadata again; ranks then write their own cells' rows independently.  A killed job
+ * All shapes are known when the grid is known: sq_store_create() makes every data set (contiguous, allocated, filled with the
+ * missing value) before any rank computes, and metadata never change again; ranks then write their own cells' rows independently.  A killed job
  * leaves a file that opens, with each finished cell whole: `status` is written last, after the data and its checksum.
  *
  *   /                       attributes: schema_version (int), program ("seqspectra"), precision ("float32"|"float64"), grid (JSON,
- *                           resolved), Conventions-like note on complex numbers and missing values
+ *                           resolved), missing_values and complex_numbers (notes)
  *   /cell                   dimension scale: 0..ncell-1
  *   /cells/                 one row a cell
  *     task model label      fixed-length UTF-8
@@ -18,7 +18,8 @@
  *     steps best_step parameters   int64
  *     metric                name of the metric
  *     test_metric test_loss valid_metric train_loss flops   float64, NaN = not there
- *     checksum              uint64 over the cell's rows below and in /history and /spectra (bytes in file order)
+ *     checksum              uint64: FNV-1a over status, the columns of /cells without checksum and run_*, /history, then the groups
+ *                           of /spectra and their fields by name: the bytes of the cell's rows as they are in the file; 0 = not ended
  *     run_wall_s run_peak_bytes run_rank run_host run_segment   depend on the run, not on the numbers; in no checksum
  *   /history/               (cell, evaluation): step (int64, -1 = none), train_loss, valid_loss, valid_metric, lr, grad_norm (float64, NaN)
  *   /spectra/<task>/<model>[-suffix]/<protocol>/
@@ -72,7 +73,8 @@ typedef struct sq_store sq_store;
 
 /* Bytes of the file that create() would make (data only), for `plan`. */
 size_t sq_store_bytes(const sq_store_plan *p);
-/* Collective on comm.  SQ_ERR_USAGE if the file exists; SQ_ERR_IO (with free space, where that is the cause) if it cannot be written. */
+/* Collective on comm: rank 0 lays the file out under a temporary name with all space taken, gives it its name, then all open it.
+   SQ_ERR_USAGE if the file exists; SQ_ERR_IO (with free space, where that is the cause) if it cannot be written. */
 sq_status sq_store_create(MPI_Comm comm, const char *path, const sq_store_plan *p, sq_store **s);
 /* Collective.  Opens an existing file for the same plan.  SQ_ERR_USAGE with the first difference if grid, schema version or precision
    differ; SQ_ERR_IO if it is damaged.  Cells left `running` become `waiting`. */
@@ -114,9 +116,17 @@ int sq_results_ngroup(const sq_results *r);
 const char *sq_results_group_path(const sq_results *r, int g);
 int sq_results_group_cells(const sq_results *r, int g, const int **cell);
 int sq_results_group_nstage(const sq_results *r, int g);
+int sq_results_has_field(const sq_results *r, int g, const char *field);
 /* One field of one (row, stage): *owned* array and its dims (at most SQ_FIELD_AXES).  SQ_ERR_DATA if absent. */
 sq_status sq_results_field(const sq_results *r, int g, const char *field, int row, int stage, double **data, int *ndim,
                            int dim[SQ_FIELD_AXES]);
+/* Coordinates of an axis of a group ("cut", "memory_quantile"): *owned*.  SQ_ERR_DATA if absent or text. */
+sq_status sq_results_axis(const sq_results *r, int g, const char *axis, double **value, int *n);
+/* Evaluations of a cell so far: *owned*, may be NULL if there are none. */
+sq_status sq_results_history(const sq_results *r, int cell, sq_eval_record **eval, int *n);
+/* Starts and resumes so far, oldest first. */
+int sq_results_nsegment(const sq_results *r);
+const sq_segment *sq_results_segment_at(const sq_results *r, int i);
 /* Verifies every finished cell's checksum: number of damaged cells in *bad. */
 sq_status sq_results_check(const sq_results *r, int *bad);
 

@@ -1,0 +1,385 @@
+/* src/grid/grid.c: jobs on demand.
+ *
+ * Workers ask (ASK, with the outcome of the job before), rank 0 answers with a job or with END, which the worker answers with
+ * BYE.  Messages between two ranks keep their order whatever the tag, as long as the receiver takes any tag; so END is the last
+ * that a worker gets, BYE the last that it sends, and nothing is under way when the communicator is freed.
+ *
+ * Nobody blocks inside MPI while waiting: an oversubscribed core belongs to the ranks that compute. */
+#include "sq/grid.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "sq/base.h"
+
+enum { TAG_ASK = 1, TAG_REPORT, TAG_WANT_STOP, TAG_BYE, TAG_JOB, TAG_END, TAG_STOP };
+enum { NO_JOB = -1, MESSAGE = 3, TEXT = 1024 };
+static const double report_s = 1.0;
+
+typedef enum { JOB_WAITING, JOB_RUNNING, JOB_DONE, JOB_STOPPED } job_state;
+
+struct sq_grid {
+  MPI_Comm comm;
+  int rank, nrank;
+  const sq_grid_ops *ops;
+  void *user;
+  int stop;        /* this rank knows that it must stop */
+  int stop_asked;  /* worker: rank 0 has been told */
+  int job;         /* running here, or NO_JOB */
+  double result;   /* of the job here */
+  double reported; /* time of the last report or progress call */
+  double report[MESSAGE];
+  MPI_Request sending; /* report under way */
+
+  /* Rank 0. */
+  int njob, next, nworking, asked; /* next: in order; nworking: workers that have not said BYE; asked: workers that have asked once */
+  int *order;                      /* jobs that are not skipped, longest first */
+  int norder;
+  int *running_on;                 /* (nrank) job of a rank, or NO_JOB */
+  char *begun;                     /* (nrank) has asked before */
+  job_state *state;                /* (njob) */
+  const double *cost;
+  double *fraction, *value;        /* (njob) progress and result */
+  sq_status status;                /* first error */
+  int failed_rank;
+};
+
+int sq_grid_rank(const sq_grid *g)
+{
+  return g->rank;
+}
+
+/* ---- rank 0: the list ----------------------------------------------------------------------------------- */
+
+typedef struct {
+  double cost;
+  int job;
+} ranked;
+
+static int longest_first(const void *a, const void *b)
+{
+  const ranked *x = a, *y = b;
+  if (x->cost != y->cost) return x->cost > y->cost ? -1 : 1;
+  return x->job < y->job ? -1 : x->job > y->job;
+}
+
+static sq_status list_create(sq_grid *g, int njob, const double *cost, const int *skip)
+{
+  const size_t n = (size_t)njob + 1, nrank = (size_t)g->nrank;
+  ranked *r = sq_calloc(n, sizeof *r, "list of jobs");
+  g->order = sq_calloc(n, sizeof *g->order, "list of jobs");
+  g->state = sq_calloc(n, sizeof *g->state, "list of jobs");
+  g->fraction = sq_calloc(n, sizeof *g->fraction, "list of jobs");
+  g->value = sq_calloc(n, sizeof *g->value, "list of jobs");
+  g->running_on = sq_calloc(nrank, sizeof *g->running_on, "list of ranks");
+  g->begun = sq_calloc(nrank, 1, "list of ranks");
+  if (!r || !g->order || !g->state || !g->fraction || !g->value || !g->running_on || !g->begun) {
+    free(r);
+    return SQ_ERR_MEMORY;
+  }
+  g->njob = njob;
+  g->cost = cost;
+  for (int i = 0; i < njob; ++i) {
+    SQ_ASSERT(cost[i] > 0);
+    g->value[i] = NAN;
+    if (skip && skip[i])
+      g->state[i] = JOB_DONE;
+    else
+      r[g->norder++] = (ranked){cost[i], i};
+  }
+  qsort(r, (size_t)g->norder, sizeof *r, longest_first);
+  for (int i = 0; i < g->norder; ++i) g->order[i] = r[i].job;
+  for (int i = 0; i < g->nrank; ++i) g->running_on[i] = NO_JOB;
+  free(r);
+  return SQ_OK;
+}
+
+static void list_destroy(sq_grid *g)
+{
+  free(g->order);
+  free(g->state);
+  free(g->fraction);
+  free(g->value);
+  free(g->running_on);
+  free(g->begun);
+}
+
+sq_grid_state sq_grid_get_state(const sq_grid *g)
+{
+  sq_grid_state s = {.total = g->njob};
+  SQ_ASSERT(g->rank == 0);
+  for (int i = 0; i < g->njob; ++i) {
+    s.waiting += g->state[i] == JOB_WAITING;
+    s.running += g->state[i] == JOB_RUNNING;
+    s.done += g->state[i] == JOB_DONE;
+    s.stopped += g->state[i] == JOB_STOPPED;
+  }
+  for (int k = 0; k < g->norder; ++k) {
+    const int i = g->order[k];
+    s.cost_total += g->cost[i];
+    s.cost_done += g->cost[i] * (g->state[i] == JOB_DONE ? 1 : g->state[i] == JOB_RUNNING ? g->fraction[i] : 0);
+  }
+  return s;
+}
+
+double sq_grid_fraction(const sq_grid *g, int job)
+{
+  SQ_ASSERT(g->rank == 0 && job >= 0 && job < g->njob);
+  return g->state[job] == JOB_DONE ? 1 : g->state[job] == JOB_WAITING ? 0 : g->fraction[job];
+}
+
+double sq_grid_result(const sq_grid *g, int job)
+{
+  SQ_ASSERT(g->rank == 0 && job >= 0 && job < g->njob);
+  return g->value[job];
+}
+
+static void stop_everywhere(sq_grid *g)
+{
+  if (g->stop) return;
+  g->stop = 1;
+  for (int r = 1; r < g->nrank; ++r)
+    if (g->running_on[r] != NO_JOB) {
+      const double m[MESSAGE] = {0};
+      MPI_Send(m, MESSAGE, MPI_DOUBLE, r, TAG_STOP, g->comm);
+    }
+}
+
+static int job_take(sq_grid *g, int rank)
+{
+  if (g->stop || g->next == g->norder) return NO_JOB;
+  const int job = g->order[g->next++];
+  g->state[job] = JOB_RUNNING;
+  g->running_on[rank] = job;
+  return job;
+}
+
+static void job_end(sq_grid *g, int rank, sq_status st, double result)
+{
+  const int job = g->running_on[rank];
+  g->value[job] = result;
+  g->running_on[rank] = NO_JOB;
+  g->state[job] = st == SQ_OK ? JOB_DONE : JOB_STOPPED;
+  if (st == SQ_OK) return;
+  if (st != SQ_STOPPED && g->status == SQ_OK) {
+    g->status = st;
+    g->failed_rank = rank;
+  }
+  stop_everywhere(g);
+}
+
+static void answer(sq_grid *g, int rank)
+{
+  const int job = job_take(g, rank);
+  const double m[MESSAGE] = {job};
+  MPI_Send(m, MESSAGE, MPI_DOUBLE, rank, job == NO_JOB ? TAG_END : TAG_JOB, g->comm);
+}
+
+static void show_progress(sq_grid *g)
+{
+  const double now = sq_wall_s();
+  if (!g->ops->progress || now - g->reported < report_s) return;
+  g->reported = now;
+  g->ops->progress(g->user, g);
+}
+
+/* Takes all messages that have come; nonzero if there was one. */
+static int serve(sq_grid *g)
+{
+  int any = 0, flag = 0;
+  MPI_Status s;
+  if (g->ops->watch && g->ops->watch(g->user)) stop_everywhere(g);
+  while (g->nworking > 0) {
+    double m[MESSAGE];
+    MPI_Iprobe(MPI_ANY_SOURCE, MPI_ANY_TAG, g->comm, &flag, &s);
+    if (!flag) break;
+    any = 1;
+    MPI_Recv(m, MESSAGE, MPI_DOUBLE, s.MPI_SOURCE, s.MPI_TAG, g->comm, &s);
+    if (s.MPI_TAG == TAG_REPORT) {
+      g->fraction[(int)m[0]] = m[1];
+    } else if (s.MPI_TAG == TAG_WANT_STOP) {
+      stop_everywhere(g);
+    } else if (s.MPI_TAG == TAG_BYE) {
+      --g->nworking;
+    } else {
+      if (!g->begun[s.MPI_SOURCE]) ++g->asked;
+      g->begun[s.MPI_SOURCE] = 1;
+      if (g->running_on[s.MPI_SOURCE] != NO_JOB) job_end(g, s.MPI_SOURCE, (sq_status)(int)m[1], m[2]);
+      answer(g, s.MPI_SOURCE);
+    }
+  }
+  show_progress(g);
+  return any;
+}
+
+/* ---- waiting -------------------------------------------------------------------------------------------- */
+
+/* Doubling from 20 us to 1 ms: prompt when jobs are short, no load when they are long. */
+static void nap(long *ns)
+{
+  const struct timespec t = {0, *ns};
+  nanosleep(&t, NULL);
+  *ns = *ns * 2 > 1000000 ? 1000000 : *ns * 2;
+}
+enum { FIRST_NAP = 20000 };
+
+static void rank0_wait_until(sq_grid *g, int (*ready)(const sq_grid *))
+{
+  long ns = FIRST_NAP;
+  while (!ready(g)) {
+    if (serve(g))
+      ns = FIRST_NAP;
+    else
+      nap(&ns);
+  }
+}
+
+static int everybody_asked(const sq_grid *g)
+{
+  return g->asked == g->nrank - 1;
+}
+static int everybody_ended(const sq_grid *g)
+{
+  return g->nworking == 0;
+}
+
+/* ---- a job, on any rank ----------------------------------------------------------------------------------- */
+
+void sq_grid_stop(sq_grid *g)
+{
+  if (g->rank == 0) {
+    stop_everywhere(g);
+    return;
+  }
+  if (!g->stop_asked && !g->stop) {
+    const double m[MESSAGE] = {0};
+    MPI_Send(m, MESSAGE, MPI_DOUBLE, 0, TAG_WANT_STOP, g->comm);
+  }
+  g->stop_asked = g->stop = 1;
+}
+
+static void worker_report(sq_grid *g, double fraction)
+{
+  const double now = sq_wall_s();
+  int sent = 1;
+  if (now - g->reported < report_s) return;
+  MPI_Test(&g->sending, &sent, MPI_STATUS_IGNORE);
+  if (!sent) return; /* rank 0 is busy: one message under way is enough */
+  g->reported = now;
+  g->report[0] = g->job;
+  g->report[1] = fraction;
+  MPI_Isend(g->report, MESSAGE, MPI_DOUBLE, 0, TAG_REPORT, g->comm, &g->sending);
+}
+
+int sq_grid_poll(sq_grid *g, double fraction)
+{
+  if (g->rank == 0) {
+    if (g->job != NO_JOB) g->fraction[g->job] = fraction;
+    serve(g);
+    return g->stop;
+  }
+  if (g->ops->watch && g->ops->watch(g->user)) sq_grid_stop(g);
+  int flag;
+  MPI_Iprobe(0, TAG_STOP, g->comm, &flag, MPI_STATUS_IGNORE);
+  if (flag) g->stop = 1; /* taken from the queue later, in order */
+  worker_report(g, fraction);
+  return g->stop;
+}
+
+void sq_grid_set_result(sq_grid *g, double value)
+{
+  g->result = value;
+}
+
+static sq_status job_run(sq_grid *g, int job)
+{
+  g->job = job;
+  g->result = NAN;
+  const sq_status st = g->ops->run(g->user, g, job);
+  g->job = NO_JOB;
+  return st;
+}
+
+static void rank0_loop(sq_grid *g)
+{
+  /* One job to each worker first: they would otherwise wait for the first step of rank 0's own. */
+  rank0_wait_until(g, everybody_asked);
+  for (int job; serve(g), (job = job_take(g, 0)) != NO_JOB;) {
+    const sq_status st = job_run(g, job);
+    job_end(g, 0, st, g->result);
+  }
+  rank0_wait_until(g, everybody_ended);
+}
+
+/* Next message of rank 0; its tag. */
+static int worker_receive(sq_grid *g, double m[MESSAGE])
+{
+  MPI_Status s;
+  int flag = 0;
+  for (long ns = FIRST_NAP; MPI_Iprobe(0, MPI_ANY_TAG, g->comm, &flag, &s), !flag; nap(&ns))
+    if (g->ops->watch && g->ops->watch(g->user)) sq_grid_stop(g);
+  MPI_Recv(m, MESSAGE, MPI_DOUBLE, 0, s.MPI_TAG, g->comm, &s);
+  return s.MPI_TAG;
+}
+
+static void worker_loop(sq_grid *g)
+{
+  double m[MESSAGE] = {NO_JOB, SQ_OK};
+  for (int tag;;) {
+    MPI_Send(m, MESSAGE, MPI_DOUBLE, 0, TAG_ASK, g->comm);
+    while ((tag = worker_receive(g, m)) == TAG_STOP) g->stop = 1;
+    if (tag == TAG_END) break;
+    const int job = (int)m[0];
+    const sq_status st = job_run(g, job);
+    m[0] = job;
+    m[1] = st;
+    m[2] = g->result;
+  }
+  MPI_Send(m, MESSAGE, MPI_DOUBLE, 0, TAG_BYE, g->comm);
+  MPI_Wait(&g->sending, MPI_STATUS_IGNORE);
+}
+
+/* Rank 0's verdict and the text of the rank that failed, for all. */
+static sq_status share_status(sq_grid *g)
+{
+  int v[2] = {0, 0};
+  if (g->rank == 0) {
+    const sq_grid_state s = sq_grid_get_state(g);
+    v[0] = g->status != SQ_OK ? g->status : s.done < s.total ? SQ_STOPPED : SQ_OK;
+    v[1] = g->failed_rank;
+  }
+  MPI_Bcast(v, 2, MPI_INT, 0, g->comm);
+  const sq_status st = (sq_status)v[0];
+  if (st == SQ_OK || st == SQ_STOPPED) return st;
+  char text[TEXT] = "";
+  if (g->rank == v[1]) sq_format(text, sizeof text, "%.*s", TEXT - 1, sq_error_text());
+  MPI_Bcast(text, TEXT, MPI_CHAR, v[1], g->comm);
+  sq_error_clear();
+  return sq_fail(st, "%s", text);
+}
+
+sq_status sq_grid_run(MPI_Comm comm, int njob, const double *cost, const int *skip, const sq_grid_ops *ops)
+{
+  sq_grid g = {.ops = ops, .user = ops->user, .job = NO_JOB, .reported = sq_wall_s(), .sending = MPI_REQUEST_NULL};
+  int have;
+  sq_status st;
+  MPI_Comm_dup(comm, &g.comm);
+  MPI_Comm_rank(g.comm, &g.rank);
+  MPI_Comm_size(g.comm, &g.nrank);
+  g.nworking = g.nrank - 1;
+  have = g.rank == 0 ? list_create(&g, njob, cost, skip) == SQ_OK : 1;
+  MPI_Bcast(&have, 1, MPI_INT, 0, g.comm);
+  if (!have) {
+    st = g.rank == 0 ? SQ_ERR_MEMORY : sq_fail(SQ_ERR_MEMORY, "rank 0 has no memory for its list of jobs");
+  } else {
+    if (g.rank == 0)
+      rank0_loop(&g);
+    else
+      worker_loop(&g);
+    st = share_status(&g);
+  }
+  list_destroy(&g);
+  MPI_Comm_free(&g.comm);
+  return st;
+}

@@ -1,0 +1,142 @@
+/* src/spectra/fields.c: the names, axes and meaning of what an analysis writes. */
+#include <stdarg.h>
+#include <string.h>
+
+#include "run_impl.h"
+
+const double sq_quantile_level[SQ_NQUANTILE] = {.01, .05, .25, .5, .75, .95, .99};
+const double sq_memory_level[SQ_NMEMORY] = {.1, .25, .5, .75, .9};
+
+static const char *const radius_open[] = {"[0, 0.1]", "(0.1, 0.5]", "(0.5, 0.9]", "(0.9, 1]",
+                                          "(1, 10]",  "(10, 100]",  "(100, inf]"};
+static const char *const radius_closed[] = {"[0, 0.1]", "[0.1, 0.5]", "[0.5, 0.9]", "[0.9, 1]",
+                                            "[1, 10]",  "[10, 100]",  "(100, inf]"};
+static const char *const phase_open[] = {"[0, 1]",   "(1, 10]",   "(10, 45]",
+                                         "(45, 90]", "(90, 180]", "(180, inf)"};
+static const char *const phase_closed[] = {"[0, 1]",   "[1, 10]",   "[10, 45]",
+                                           "[45, 90]", "[90, 180]", "(180, inf)"};
+
+static void add_axis(sq_spectra *s, const char *name, const char *unit, const char *long_name, int n,
+                     const double *value, const char *const *label)
+{
+  SQ_ASSERT(s->naxis < SQ_MAX_AXES);
+  s->axis[s->naxis++] = (sq_axis){name, unit, long_name, n, value, label};
+}
+
+static int axis_length(const sq_spectra *s, const char *name)
+{
+  for (int i = 0; i < s->naxis; ++i)
+    if (strcmp(s->axis[i].axis, name) == 0) return s->axis[i].n;
+  SQ_ASSERT(!"an axis of this name");
+  return 0;
+}
+
+/* naxis names follow. */
+static void add_field(sq_spectra *s, sq_field_id id, const char *name, const char *unit, int invariant,
+                      const char *long_name, int naxis, ...)
+{
+  sq_field *f = &s->field[s->nfield];
+  va_list names;
+  *f = (sq_field){.name = name, .long_name = long_name, .unit = unit, .naxis = naxis, .invariant = invariant};
+  va_start(names, naxis);
+  for (int i = 0; i < naxis; ++i) {
+    f->axis[i] = va_arg(names, const char *);
+    f->dim[i] = axis_length(s, f->axis[i]);
+  }
+  va_end(names);
+  s->place[id] = s->nfield++;
+}
+
+static void make_axes(sq_spectra *s)
+{
+  add_axis(s, "layer", "1", "layer, from the input", s->nlayer, NULL, NULL);
+  add_axis(s, "head", "1", "head of the mixer", s->nhead, NULL, NULL);
+  add_axis(s, "sample", "1", "sequence of the analysis sample", s->nsample, NULL, NULL);
+  add_axis(s, "position", "1", "step of the sequence, from 0", s->seq_len, NULL, NULL);
+  add_axis(s, "radius_bin", "1", "range of the eigenvalue's modulus", SQ_NRADIUS, NULL,
+           s->published ? radius_closed : radius_open);
+  add_axis(s, "phase_bin", "degree", "range of the eigenvalue's phase", SQ_NPHASE, NULL,
+           s->published ? phase_closed : phase_open);
+  if (s->published) return;
+  add_axis(s, "quantile", "1", "level of a quantile of log|lambda|", SQ_NQUANTILE, sq_quantile_level, NULL);
+  if (s->nmemory > 0)
+    add_axis(s, "memory_quantile", "1", "level of a quantile of the distance", SQ_NMEMORY, sq_memory_level,
+             NULL);
+  if (s->nhankel > 0) {
+    add_axis(s, "cut", "1", "cut between past and future, as a fraction of the sequence", s->ncut, s->cut,
+             NULL);
+    add_axis(s, "hankel_sample", "1", "sequence of the analysis sample (the first ones)", s->nhankel, NULL,
+             NULL);
+    add_axis(s, "index", "1", "number of the singular value, descending", s->nindex, NULL, NULL);
+  }
+}
+
+static void make_invariant(sq_spectra *s)
+{
+  if (s->nmemory > 0)
+    add_field(s, F_MEMORY, "memory_distance_quantile", "step", 1,
+              "quantile of the distance d under the weights |M(i,i-d)|^2 of the mixer's matrix; each "
+              "sequence has weight 1",
+              3, "layer", "head", "memory_quantile");
+  if (s->nhankel == 0) return;
+  add_field(s, F_SIGMA, "hankel_sigma", "1", 1,
+            "singular values of the past-to-future block at the cut, relative to the largest", 5, "layer",
+            "head", "cut", "hankel_sample", "index");
+  add_field(s, F_LOG_SIGMA1, "hankel_log_sigma1", "1", 1,
+            "natural log of the largest singular value of the past-to-future block", 4, "layer", "head",
+            "cut", "hankel_sample");
+  add_field(s, F_SIZE_TOLERANCE, "effective_state_size_tolerance", "1", 1,
+            "number of singular values above 1e-3 of the largest, mean over sequences", 3, "layer", "head",
+            "cut");
+  add_field(s, F_SIZE_ENTROPY, "effective_state_size_entropy", "1", 1,
+            "exp of the entropy of sigma/sum(sigma), mean over sequences", 3, "layer", "head", "cut");
+  add_field(s, F_SIZE_ENTROPY_SQUARED, "effective_state_size_entropy_squared", "1", 1,
+            "exp of the entropy of sigma^2/sum(sigma^2), mean over sequences", 3, "layer", "head", "cut");
+}
+
+void sq_fields_make(sq_spectra *s)
+{
+  for (int i = 0; i < F_COUNT; ++i) s->place[i] = -1;
+  make_axes(s);
+  add_field(s, F_LENGTH, "length", "step", -1,
+            s->published ? "steps that count, padding to the longest sequence included"
+                         : "steps of the sequence",
+            1, "sample");
+  if (s->store_all)
+    add_field(s, F_LOG_LAMBDA, "log_lambda", "1", 0, "natural log of the eigenvalue's modulus", 4, "layer",
+              "head", "sample", "position");
+  add_field(s, F_RADIUS_MEAN, "percent_radius_mean", "percent", 0,
+            "share of eigenvalues by modulus, mean over sequences", 3, "layer", "head", "radius_bin");
+  add_field(s, F_RADIUS_STD, "percent_radius_std", "percent", 0,
+            "share of eigenvalues by modulus, population standard deviation over sequences", 3, "layer",
+            "head", "radius_bin");
+  add_field(s, F_PHASE_MEAN, "percent_phase_mean", "percent", 0,
+            "share of eigenvalues by phase, mean over sequences", 3, "layer", "head", "phase_bin");
+  add_field(s, F_PHASE_STD, "percent_phase_std", "percent", 0,
+            "share of eigenvalues by phase, population standard deviation over sequences", 3, "layer", "head",
+            "phase_bin");
+  if (s->published) return;
+  add_field(s, F_NULL_UNIFORM, "null_uniform_percent_radius_mean", "percent", -1,
+            "the same share for uniform attention at the same lengths, lambda_i = i/(i+1)", 1, "radius_bin");
+  add_field(s, F_NULL_SHUFFLED, "null_shuffled_percent_radius_mean", "percent", -1,
+            "the same share with the steps of each sequence shuffled", 3, "layer", "head", "radius_bin");
+  add_field(s, F_QUANTILE, "log_lambda_quantile", "1", 0,
+            "quantile of log|lambda| over all sequences and steps", 3, "layer", "head", "quantile");
+  add_field(s, F_ABOVE_ONE, "share_above_one", "1", 0,
+            "share of eigenvalues above 1 over all sequences and steps", 2, "layer", "head");
+  add_field(s, F_ENTROPY, "spectral_entropy", "nat", 0, "entropy of the mean shares by modulus", 2, "layer",
+            "head");
+  make_invariant(s);
+}
+
+const sq_field *sq_spectra_fields(const sq_spectra *s, int *n)
+{
+  *n = s->nfield;
+  return s->field;
+}
+
+const sq_axis *sq_spectra_axes(const sq_spectra *s, int *n)
+{
+  *n = s->naxis;
+  return s->axis;
+}

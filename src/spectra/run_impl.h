@@ -1,0 +1,65 @@
+/* src/spectra/run_impl.h: the analysis of a cell, shared by fields.c (what comes out) and spectra.c
+ * (computing it). */
+#pragma once
+
+#include "spectra_impl.h"
+
+typedef enum {
+  F_LENGTH,
+  F_LOG_LAMBDA,
+  F_RADIUS_MEAN,
+  F_RADIUS_STD,
+  F_PHASE_MEAN,
+  F_PHASE_STD,
+  F_NULL_UNIFORM,
+  F_NULL_SHUFFLED,
+  F_QUANTILE,
+  F_ABOVE_ONE,
+  F_ENTROPY,
+  F_MEMORY,
+  F_SIGMA,
+  F_LOG_SIGMA1,
+  F_SIZE_TOLERANCE,
+  F_SIZE_ENTROPY,
+  F_SIZE_ENTROPY_SQUARED,
+  F_COUNT
+} sq_field_id;
+
+enum { SQ_NQUANTILE = 7, SQ_NMEMORY = 5, SQ_MAX_AXES = 12 };
+extern const double sq_quantile_level[SQ_NQUANTILE]; /* of log|lambda| */
+extern const double sq_memory_level[SQ_NMEMORY];     /* of the distance */
+
+struct sq_spectra {
+  const sq_model *model; /* borrowed */
+  int published, store_all;
+  int nlayer, nhead, nsample, seq_len, ncut, nindex, nhankel, nmemory, input_dim;
+  uint64_t seed; /* of the permutations */
+  double *cut;   /* (ncut) */
+
+  sq_axis axis[SQ_MAX_AXES];
+  int naxis;
+  sq_field field[F_COUNT];
+  int nfield, place[F_COUNT]; /* place of a field in field[], -1: not made */
+
+  /* Scratch, planned and allocated by sq_spectra_create. */
+  sq_arena arena;
+  sq_factors f;     /* for the longest sequence and the largest head */
+  double *lambda;   /* (layer, head, sample, position) log lambda; NULL if it is a field */
+  double *row;      /* (position) */
+  double *sorted;   /* (sample, position) */
+  double *rows_all; /* (position, head): published */
+  double *percent;  /* (sample, bin) */
+  double *energy;   /* (layer, head, position), mean over samples */
+  double *distance; /* (position) */
+  int *perm;        /* (position) */
+  int *nshuffled;   /* (layer, head) sequences in the shuffled null model */
+  int nuniform;     /* and in the uniform one */
+  int32_t *token, *label;
+  sq_real *value;
+  sq_energy_scratch es;
+  sq_hankel_scratch hs;
+  void *mixer_scratch; /* published */
+};
+
+/* Axes and fields of s, whose dimensions are set. */
+void sq_fields_make(sq_spectra *s);

@@ -1,0 +1,6 @@
+sq_test(test_nn_vector MODULES nn F32 F64)
+sq_test(test_nn_layers MODULES nn)
+sq_test(test_nn_random MODULES nn F32 F64)
+sq_test(test_model_gradient MODULES model)
+sq_test(test_model_transformer MODULES model)
+sq_script_test(test_parity ${CMAKE_SOURCE_DIR}/tests/test_parity.sh)
