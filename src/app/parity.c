@@ -1,0 +1,265 @@
+/* src/app/parity.c: seqspectra parity: this program against a reference implementation. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "parity.h"
+#include "sq/base.h"
+
+/* Tolerances.  float64: forward 1e-10, derivatives, steps and eigenvalues 1e-9.  float32: what 24 bits leave
+   after some hundred operations; a step moves a parameter by about lr whatever its gradient, so gradients
+   that are nearly zero are left out there. */
+#ifdef SQ_DOUBLE
+#define FORWARD  1e-10
+#define BACKWARD 1e-9
+#define STEP     1e-9
+#define EIGEN    1e-9
+#else
+#define FORWARD  1e-5
+#define BACKWARD 1e-4
+#define STEP     1e-4
+#define EIGEN    1e-4
+#endif
+
+static const struct {
+  const char *name;
+  parity_measure measure;
+  double tolerance;
+} quantity[PARITY_NQUANTITY] = {
+    [PARITY_LOGITS] = {"logits", PARITY_OWN_SCALE, FORWARD},
+    [PARITY_LOSS] = {"loss", PARITY_OWN_SCALE, FORWARD},
+    [PARITY_ACTS] = {"acts", PARITY_OWN_SCALE, FORWARD},
+    [PARITY_GRADS] = {"grads", PARITY_GROUP_SCALE, BACKWARD},
+    [PARITY_GRAD_NORM] = {"grad_norm", PARITY_OWN_SCALE, BACKWARD},
+    [PARITY_DSF_LOG] = {"eig_dsf_log", PARITY_LOG, EIGEN},
+    [PARITY_DSF] = {"eig_dsf", PARITY_EIGENVALUE, EIGEN},
+    [PARITY_PUBLISHED] = {"eig_published", PARITY_EIGENVALUE, EIGEN},
+    [PARITY_PERCENT_DSF] = {"percent_dsf", PARITY_PERCENT, 1e-9},
+    [PARITY_PERCENT_PUBLISHED] = {"percent_published", PARITY_PERCENT, 1e-9},
+    [PARITY_ONE_STEP] = {"after 1 step", PARITY_STEP, STEP},
+    [PARITY_THREE_STEPS] = {"after 3 steps", PARITY_STEP, STEP},
+    [PARITY_LOSSES] = {"losses of 3 steps", PARITY_OWN_SCALE, FORWARD},
+};
+
+typedef struct {
+  int ndataset;
+  double absolute, relative; /* worst */
+  char where[160];
+  int skipped; /* data sets that this precision cannot have */
+} outcome;
+
+static double largest_of(size_t n, const double *x)
+{
+  double largest = 0;
+  for (size_t i = 0; i < n; ++i)
+    if (isfinite(x[i])) largest = fmax(largest, fabs(x[i]));
+  return largest;
+}
+
+static int same_value(double a, double b)
+{
+  return a == b || (isnan(a) && isnan(b));
+}
+
+/* Below the range of normal numbers a relative error means nothing. */
+static double eigenvalue_error(double got, double want, double scale)
+{
+  if (fabs(want) < 1e-290 && fabs(got) < 1e-290) return 0;
+  return fabs(got - want) / fabs(want) / scale;
+}
+
+static double entry_error(const parity_number *n, size_t i, double want, double scale)
+{
+  const double got = n->data[i];
+
+  if (same_value(got, want)) return 0;
+  switch (quantity[n->quantity].measure) {
+  case PARITY_EIGENVALUE: return eigenvalue_error(got, want, n->scale);
+  case PARITY_LOG: return fabs(got - want) / n->scale;
+  case PARITY_PERCENT: { /* not fmax: NaN must stay */
+    const double beyond = fabs(got - want) - n->slack[i];
+    return beyond <= 0 ? 0 : beyond / 100;
+  }
+  case PARITY_STEP:
+#ifndef SQ_DOUBLE
+    if (fabs(n->slack[i]) <= 1e-5) return 0;
+#endif
+    return fabs(got - want) / scale;
+  default: return fabs(got - want) / scale;
+  }
+}
+
+static void compare_entries(const parity_number *n, const double *want, double scale, outcome *o)
+{
+  for (size_t i = 0; i < n->count; ++i) {
+    const double error = entry_error(n, i, want[i], scale), difference = fabs(n->data[i] - want[i]);
+    if (error == 0) continue;
+    if (difference > o->absolute) o->absolute = difference;
+    if (error <= o->relative) continue;
+    o->relative = isnan(error) ? INFINITY : error; /* NaN against a number */
+    sq_format(o->where, sizeof o->where, "%s", n->path);
+  }
+}
+
+static sq_status read_same_shape(const parity_case *p, const parity_number *n, double **want)
+{
+  int ndim;
+  size_t dim[8];
+  sq_status st = sq_h5_read(p->file, n->path, want, &ndim, dim);
+
+  if (st != SQ_OK) return st;
+  int same = ndim == n->ndim;
+  for (int i = 0; same && i < ndim; ++i) same = dim[i] == n->dim[i];
+  if (same) return SQ_OK;
+  free(*want);
+  *want = NULL;
+  return sq_fail(SQ_ERR_DATA, "%s: %s: not of the shape that the configuration gives", p->path, n->path);
+}
+
+/* All data sets of one quantity that the case has. */
+static sq_status compare_quantity(const parity_case *p, parity_quantity q, outcome *o)
+{
+  double **want = sq_calloc((size_t)p->nnumber + 1, sizeof *want, "the case's numbers");
+  double group = 0;
+  sq_status st = want == NULL ? SQ_ERR_MEMORY : SQ_OK;
+
+  *o = (outcome){0};
+  for (int k = 0; st == SQ_OK && k < p->nnumber; ++k) {
+    const parity_number *n = &p->number[k];
+    if (n->quantity != q || n->count == 0 || !sq_h5_exists(p->file, n->path)) continue;
+    st = read_same_shape(p, n, &want[k]);
+    if (st == SQ_OK) group = fmax(group, largest_of(n->count, want[k]));
+  }
+  for (int k = 0; st == SQ_OK && k < p->nnumber; ++k) {
+    const parity_number *n = &p->number[k];
+    if (want[k] == NULL) continue;
+    if (n->incomparable) {
+      ++o->skipped;
+      continue;
+    }
+    const double scale = quantity[q].measure == PARITY_OWN_SCALE ? largest_of(n->count, want[k]) : group;
+    ++o->ndataset;
+    compare_entries(n, want[k], scale > 0 ? scale : 1, o);
+  }
+  for (int k = 0; want != NULL && k < p->nnumber; ++k) free(want[k]);
+  free(want);
+  return st;
+}
+
+/* needed: 0 if the case may hold nothing to compare, because its numbers are to be made. */
+static sq_status compare(const parity_case *p, int needed, int *bad)
+{
+  int compared = 0;
+  sq_status st;
+
+  printf("%s (%s, %s)\n", p->path, p->name != NULL ? p->name : "no name", SQ_PRECISION);
+  printf("  %-18s %5s %10s %10s %9s  %-4s %s\n", "quantity", "sets", "absolute", "relative", "allowed", "",
+         "worst in");
+  for (int q = 0; q < PARITY_NQUANTITY; ++q) {
+    outcome o;
+    st = compare_quantity(p, (parity_quantity)q, &o);
+    if (st != SQ_OK) return st;
+    const int ok = o.relative <= quantity[q].tolerance;
+    *bad += !ok;
+    compared += o.ndataset;
+    if (o.ndataset > 0)
+      printf("  %-18s %5d %10.2e %10.2e %9.0e  %-4s %s\n", quantity[q].name, o.ndataset, o.absolute,
+             o.relative, quantity[q].tolerance, ok ? "ok" : "BAD", o.where);
+    else
+      printf("  %-18s %5d %s\n", quantity[q].name, 0,
+             o.skipped > 0 ? "not compared: beyond float32" : "not in the case");
+  }
+  if (compared == 0 && needed)
+    return sq_fail(SQ_ERR_DATA, "%s: no data set to compare; expected logits, loss, grads/<name>, ...",
+                   p->path);
+  return SQ_OK;
+}
+
+/* ---- dump ------------------------------------------------------------------------------------------------
+ */
+static sq_status copy_dataset(const parity_case *p, sq_h5 *out, const char *path, int integer)
+{
+  double *x = NULL;
+  int64_t *k = NULL;
+  int ndim;
+  size_t dim[8];
+  sq_status st;
+
+  if (integer) {
+    SQ_TRY(sq_h5_read_int(p->file, path, &k, &ndim, dim));
+    SQ_TRY(sq_h5_write_int(out, path, ndim, dim, k));
+  } else {
+    SQ_TRY(sq_h5_read(p->file, path, &x, &ndim, dim));
+    SQ_TRY(sq_h5_write(out, path, ndim, dim, x));
+  }
+done:
+  free(x);
+  free(k);
+  return st;
+}
+
+static sq_status dump(const parity_case *p, const char *path)
+{
+  const sq_param_list *l = sq_model_params(p->model);
+  const size_t nradius = SQ_NRADIUS - 1, nphase = SQ_NPHASE - 1;
+  char name[SQ_PARAM_NAME + 16];
+  sq_h5 *out = NULL;
+  sq_status st;
+
+  SQ_TRY(sq_h5_create_file(path, &out));
+  SQ_TRY(sq_h5_write_text_attribute(out, "/", "config", p->config));
+  SQ_TRY(sq_h5_write_text_attribute(out, "/", "case", p->name != NULL ? p->name : ""));
+  SQ_TRY(sq_h5_write_text_attribute(out, "/", "precision", SQ_PRECISION));
+  SQ_TRY(copy_dataset(p, out, "/inputs", p->token != NULL));
+  SQ_TRY(copy_dataset(p, out, "/labels", 1));
+  if (sq_h5_exists(p->file, "/lengths")) SQ_TRY(copy_dataset(p, out, "/lengths", 1));
+  for (int k = 0; k < l->n; ++k) {
+    sq_format(name, sizeof name, "/params/%s", l->v[k].name);
+    SQ_TRY(copy_dataset(p, out, name, 0));
+  }
+  SQ_TRY(sq_h5_write(out, "/thresholds_radius", 1, &nradius, sq_radius_threshold));
+  SQ_TRY(sq_h5_write(out, "/thresholds_phase_deg", 1, &nphase, sq_phase_threshold_deg));
+  for (int k = 0; k < p->nnumber; ++k)
+    SQ_TRY(sq_h5_write(out, p->number[k].path, p->number[k].ndim, p->number[k].dim, p->number[k].data));
+  SQ_TRY(sq_h5_write_int_attribute(out, "/logits", "is_log_softmax", 0));
+done:
+  if (out != NULL) {
+    const sq_status closed = sq_h5_close(&out);
+    if (st == SQ_OK) st = closed;
+  }
+  return st;
+}
+
+/* ---- command ---------------------------------------------------------------------------------------------
+ */
+static sq_status one_case(const char *path, const char *dump_path, int *bad)
+{
+  parity_case p;
+  sq_status st = sq_parity_open(path, &p);
+
+  if (st != SQ_OK) return st;
+  SQ_TRY(sq_parity_compute(&p));
+  SQ_TRY(compare(&p, dump_path == NULL, bad));
+  if (dump_path != NULL) SQ_TRY(dump(&p, dump_path));
+done:
+  sq_parity_close(&p);
+  return st;
+}
+
+sq_status sq_app_parity(int argc, char **argv)
+{
+  const char *dump_path = NULL;
+  const sq_option options[] = {{"dump", SQ_OPT_TEXT, &dump_path, 0, 0}};
+  sq_words words;
+  int bad = 0;
+  sq_status st;
+
+  SQ_TRY(sq_args_parse("parity", argc, argv, options, 1, "CASE.h5", 1, SQ_MAX_WORDS, &words));
+  if (dump_path != NULL && words.n > 1)
+    return sq_fail(SQ_ERR_USAGE, "parity: --dump takes the numbers of one case, not of %d", words.n);
+  for (int i = 0; i < words.n; ++i) SQ_TRY(one_case(words.v[i], dump_path, &bad));
+  if (bad > 0) printf("%d quantities above their tolerance\n", bad);
+  return bad > 0 ? SQ_ERR_CHECK : SQ_OK;
+done:
+  return st;
+}
