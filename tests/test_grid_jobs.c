@@ -1,4 +1,5 @@
-/* tests/test_grid_jobs.c: the scheduler with jobs that sleep, fail or want to stop.  The same program on 1, 2, 4 and 7 ranks. */
+/* tests/test_grid_jobs.c: the scheduler with jobs that sleep, fail or want to stop.  The same program on 1,
+ * 2, 4 and 7 ranks. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -14,13 +15,13 @@
 enum { MAX_JOBS = 40 };
 
 typedef struct {
-  int steps;                     /* polls of a job */
-  double step_s;                 /* sleep of a step */
-  int error_job, stop_job, late_job; /* -1: none */
-  int stop_on_watch;             /* polls of this rank after which watch() says stop; 0: never */
+  int steps;                                /* polls of a job */
+  double step_s;                            /* sleep of a step */
+  int error_job, stop_job, late_job;        /* -1: none */
+  int stop_on_watch;                        /* polls of this rank after which watch() says stop; 0: never */
   int npoll, nprogress, bad_progress, seen; /* seen: results that progress() saw */
   int runs[MAX_JOBS], rank_of[MAX_JOBS], unfinished[MAX_JOBS];
-  int njobs, place[MAX_JOBS];    /* jobs begun on this rank; which of them a job was */
+  int njobs, place[MAX_JOBS]; /* jobs begun on this rank; which of them a job was */
 } log_of_jobs;
 
 static int rank, nrank;
@@ -79,7 +80,8 @@ static sq_status run_jobs(log_of_jobs *l, int njob, const double *cost, const in
 {
   const sq_grid_ops ops = {l, run_job, check_progress, watch};
   sq_error_clear();
-  const sq_status st = sq_grid_run(MPI_COMM_WORLD, njob, rank == 0 ? cost : NULL, rank == 0 ? skip : NULL, &ops);
+  const sq_status st =
+      sq_grid_run(MPI_COMM_WORLD, njob, rank == 0 ? cost : NULL, rank == 0 ? skip : NULL, &ops);
   int all[2] = {st, -(int)st};
   MPI_Allreduce(MPI_IN_PLACE, all, 2, MPI_INT, MPI_MAX, MPI_COMM_WORLD);
   assert_int_equal(all[0], -all[1]); /* the same status everywhere */
@@ -128,7 +130,8 @@ static void longest_jobs_are_handed_out_first(void **state)
   log_of_jobs l = fresh;
   costs_fill(cost);
   assert_int_equal(run_jobs(&l, MAX_JOBS, cost, NULL), SQ_OK);
-  /* Each rank gets its jobs in the order of the list, whatever the load of the machine does to the clocks of the others. */
+  /* Each rank gets its jobs in the order of the list, whatever the load of the machine does to the clocks of
+   * the others. */
   for (int i = 0; i < MAX_JOBS; ++i) {
     if (comes_first(cost, i, longest)) longest = i;
     for (int j = 0; j < MAX_JOBS; ++j)
@@ -156,14 +159,16 @@ static void requests_are_served_while_rank_0_works(void **state)
   (void)state;
   double cost[MAX_JOBS];
   if (nrank == 1) return;
-  /* The longest nrank jobs go to all ranks; rank 0's own has as many steps as the rest, but the others must not wait for it. */
+  /* The longest nrank jobs go to all ranks; rank 0's own has as many steps as the rest, but the others must
+   * not wait for it. */
   log_of_jobs l = fresh;
   costs_fill(cost);
   l.steps = rank == 0 ? 400 : 2;
   assert_int_equal(run_jobs(&l, MAX_JOBS, cost, NULL), SQ_OK);
   int of_rank_0 = 0;
   for (int i = 0; i < MAX_JOBS; ++i) of_rank_0 += l.rank_of[i] == 0;
-  assert_true(of_rank_0 >= 1 && of_rank_0 <= MAX_JOBS / 4); /* 400 ms against 38 jobs of about 3 ms: 1 unless starved */
+  assert_true(of_rank_0 >= 1 &&
+              of_rank_0 <= MAX_JOBS / 4); /* 400 ms against 38 jobs of about 3 ms: 1 unless starved */
 }
 
 static void an_error_stops_every_rank(void **state)
@@ -207,7 +212,7 @@ static void a_watch_that_fires_on_one_rank_stops_all(void **state)
   (void)state;
   double cost[MAX_JOBS];
   costs_fill(cost);
-  for (int who = 0; who < nrank; who += nrank > 1 ? nrank - 1 : 1) {
+  for (int who = 0; who<nrank; who += nrank> 1 ? nrank - 1 : 1) {
     log_of_jobs l = fresh;
     l.steps = 300;
     if (rank == who) l.stop_on_watch = 10;

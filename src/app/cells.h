@@ -1,0 +1,81 @@
+/* src/app/cells.h: the cells of an experiment as run, plan and analyze need them.  Nothing here needs MPI or
+ * data files, except where a task is handed in. */
+#pragma once
+
+#include "app.h"
+#include "sq/spectra.h"
+#include "sq/store.h"
+#include "sq/task.h"
+#include "sq/train.h"
+
+#define SQ_MAX_PROTOCOLS 2
+
+/* ---- cells.c: what all cells will do and need
+ * --------------------------------------------------------------- */
+typedef struct {
+  const sq_experiment *experiment; /* borrowed */
+  int ncell;
+  sq_train_plan *plan; /* (ncell) */
+  size_t *bytes;       /* (ncell) of memory on the rank that runs it, the spectra included */
+  const char **metric; /* (ncell) */
+  int *group; /* (ncell, SQ_MAX_PROTOCOLS) number in `spectra`, protocol by protocol of the cell; -1 past the
+                 last */
+  int ngroup, max_evals;
+  sq_store_group *spectra; /* (ngroup) */
+  /* Kept until sq_cells_release_shapes(): the fields of `spectra` point into them. */
+  int nshape;
+  struct sq_cell_shape *shape;   /* (nshape) */
+  sq_model **model;              /* (ncell) of the cells with run.save_weights, else NULL */
+  const sq_param_list **weights; /* (ncell), their parameter lists; NULL if no cell saves weights */
+} sq_cells;
+
+/* Plans each cell and checks that its model fits its task.  SQ_ERR_USAGE with the cell's label in front. */
+sq_status sq_cells_create(const sq_experiment *e, sq_cells **out);
+void sq_cells_destroy(sq_cells **c);
+/* Gives back the memory of the spectra that the shapes came from; the store plan is not to be used any more.
+ */
+void sq_cells_release_shapes(sq_cells *c);
+sq_store_plan sq_cells_store_plan(const sq_cells *c); /* borrows from c */
+int sq_cells_nsample(const sq_config *c, const sq_task_info *info);
+const char *sq_cells_label(const sq_cells *c, int i);
+
+/* What the data of a cell depend on, as text; *owned*.  Cells of equal text have the same data. */
+char *sq_cells_data_key(const sq_config *c);
+/* The opened task is the one that was planned: SQ_ERR_DATA with the difference. */
+sq_status sq_cells_check_task(const sq_train_plan *p, const sq_task *t);
+
+/* ---- sample.c: the sequences that are analysed, and their spectra
+ * -------------------------------------------- */
+typedef struct sq_sample sq_sample;
+/* The first analysis.batch_size test sequences.  SQ_ERR_MEMORY. */
+sq_status sq_sample_create(const sq_config *c, const sq_model *m, const sq_task *t, sq_sample **s);
+void sq_sample_destroy(sq_sample **s);
+int sq_sample_nprotocol(const sq_sample *s);
+/* Spectra of protocol p for these weights into the file's row; work: activation arena of the model. */
+sq_status sq_sample_run(sq_sample *s, int p, const sq_real *theta, void *work, sq_store *store, int group,
+                        int cell, int stage, long step);
+/* Bytes of the fields of one protocol. */
+size_t sq_fields_bytes(const sq_field *f, int n);
+
+/* ---- job.c: one cell, trained, on one rank
+ * -------------------------------------------------------------------- */
+typedef struct {
+  const sq_cells *cells;
+  sq_store *store;
+  char host[256];
+  sq_task *task;  /* the last one opened: cells that follow often share it */
+  char *task_key; /* its data key */
+} sq_worker_state;
+
+struct sq_grid;
+/* Trains cell i and writes its rows.  A cell that diverges or fails is recorded: SQ_OK.  SQ_STOPPED: back to
+   waiting.  Other errors are the file's. */
+sq_status sq_job_run(sq_worker_state *w, struct sq_grid *g, int i);
+void sq_job_clear(sq_worker_state *w);
+
+/* ---- segment.c
+ * -------------------------------------------------------------------------------------------------- */
+/* Collective on comm; hosts and ranks are those of comm, complete on its rank 0. */
+void sq_segment_fill(MPI_Comm comm, sq_segment *s, int threads);
+/* Distinct host names of comm's ranks, on its rank 0; returns how many there are. */
+int sq_hosts_gather(MPI_Comm comm, char *out, size_t cap);

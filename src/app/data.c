@@ -1,0 +1,105 @@
+/* src/app/data.c: `seqspectra data`: make and check data sets. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "app.h"
+#include "sq/base.h"
+#include "sq/task.h"
+
+static const char usage[] =
+    "usage: seqspectra data make listops [options]\n"
+    "       seqspectra data check listops [DIR]\n"
+    "\n"
+    "make listops writes basic_{train,val,test}.tsv:\n"
+    "  --out DIR         folder, made if it does not exist (default: ./data/listops)\n"
+    "  --seed N          same seed, same files (default: 1919)\n"
+    "  --num-train N     expressions for training (default: 96000)\n"
+    "  --num-valid N     for validation (default: 2000)\n"
+    "  --num-test N      for the test (default: 2000)\n"
+    "  --min-length N    tokens without parentheses, more than this (default: 500)\n"
+    "  --max-length N    and less than this (default: 2000)\n"
+    "  --max-depth N     depth of a tree, its root having 1 (default: 10)\n"
+    "  --max-args N      arguments of an operator, 2..N (default: 10)\n"
+    "  --force           replace files that are there\n"
+    "\n"
+    "check listops reads the files of DIR (default: $SEQSPECTRA_DATA, else ./data), evaluates every row and "
+    "prints\n"
+    "counts, lengths, targets and the vocabulary.\n";
+
+static sq_status refuse_existing(const char *dir)
+{
+  static const char *const name[] = {"basic_train.tsv", "basic_val.tsv", "basic_test.tsv"};
+  char path[4096];
+  for (int k = 0; k < 3; ++k) {
+    if (snprintf(path, sizeof path, "%s/%s", dir, name[k]) >= (int)sizeof path)
+      return sq_fail(SQ_ERR_USAGE, "data make listops: --out: path too long");
+    if (access(path, F_OK) == 0)
+      return sq_fail(SQ_ERR_USAGE,
+                     "data make listops: %s exists; choose another --out, or say --force to replace it",
+                     path);
+  }
+  return SQ_OK;
+}
+
+static sq_status make_listops(int argc, char **argv)
+{
+  const char *dir = "./data/listops";
+  int seed = 1919, train = 96000, valid = 2000, test = 2000, lo = 500, hi = 2000, depth = 10, args = 10,
+      force = 0;
+  const sq_option opt[] = {
+      {"out", SQ_OPT_TEXT, &dir, 0, 0},          {"seed", SQ_OPT_INT, &seed, 0, 2147483647},
+      {"num-train", SQ_OPT_INT, &train, 1, 1e9}, {"num-valid", SQ_OPT_INT, &valid, 1, 1e9},
+      {"num-test", SQ_OPT_INT, &test, 1, 1e9},   {"min-length", SQ_OPT_INT, &lo, 0, 1e6},
+      {"max-length", SQ_OPT_INT, &hi, 2, 1e6},   {"max-depth", SQ_OPT_INT, &depth, 1, 256},
+      {"max-args", SQ_OPT_INT, &args, 2, 1000},  {"force", SQ_OPT_FLAG, &force, 0, 0},
+  };
+  const double start = sq_wall_s();
+  sq_status st;
+
+  SQ_TRY(sq_args_parse("data make listops", argc, argv, opt, sizeof opt / sizeof *opt, "", 0, 0, NULL));
+  if (!force) SQ_TRY(refuse_existing(dir));
+  sq_note("making %d + %d + %d expressions", train, valid, test);
+  st = sq_listops_make(dir, (uint64_t)seed, lo, hi, depth, args,
+                       (const size_t[SQ_NSPLIT]){(size_t)train, (size_t)valid, (size_t)test});
+  if (st != SQ_OK) SQ_TRY(sq_fail_in(st, "data make listops"));
+  printf("%s: basic_{train,val,test}.tsv with %d, %d and %d rows in %.1f s\n", dir, train, valid, test,
+         sq_wall_s() - start);
+done:
+  return st;
+}
+
+static sq_status check_listops(int argc, char **argv)
+{
+  const char *dir = getenv("SEQSPECTRA_DATA");
+  sq_words w = {.n = 0};
+  sq_status st;
+
+  SQ_TRY(sq_args_parse("data check listops", argc, argv, NULL, 0, "DIR", 0, 1, &w));
+  if (dir == NULL || *dir == '\0') dir = "./data";
+  st = sq_listops_check(w.n > 0 ? w.v[0] : dir, stdout);
+done:
+  return st;
+}
+
+sq_status sq_app_data(int argc, char **argv)
+{
+  if (argc == 0 || strcmp(argv[0], "--help") == 0) {
+    fputs(usage, stdout);
+    return SQ_OK;
+  }
+  const int make = strcmp(argv[0], "make") == 0;
+  sq_status st;
+
+  SQ_TRY(sq_args_choice("data", "action", argv[0], "make|check"));
+  if (argc == 1)
+    return sq_fail(SQ_ERR_USAGE, "data %s: no task; expected: data %s listops", argv[0], argv[0]);
+  if (strcmp(argv[1], "mqar") == 0)
+    return sq_fail(SQ_ERR_USAGE,
+                   "data %s mqar: mqar is made while training and has no files; only listops has", argv[0]);
+  SQ_TRY(sq_args_choice(make ? "data make" : "data check", "task", argv[1], "listops"));
+  st = make ? make_listops(argc - 2, argv + 2) : check_listops(argc - 2, argv + 2);
+done:
+  return st;
+}

@@ -1,0 +1,130 @@
+/* src/app/help.c: the table of commands, which is also their documentation, and `help`. */
+#include <string.h>
+
+#include "app.h"
+
+static const sq_command command[] = {
+    {"run", "train a grid and write its results file",
+     "CONFIG [--out FILE.h5] [--resume] [--set KEY=VALUE ...] [options]",
+     "Trains every cell of CONFIG (a cell or a grid, JSON) on all ranks, takes the spectra and\n"
+     "writes one HDF5 file.  Start it alone, or with mpirun -q -n RANKS, or with srun.\n"
+     "\n"
+     "  --out FILE.h5         the results file (default: <name of the grid>.h5)\n"
+     "  --resume              go on with an existing file: runs what is not done\n"
+     "  --set KEY=VALUE       override a key in all cells; may be repeated\n"
+     "  --time-limit SECONDS  stop, resumable, before this time has passed\n"
+     "  --quiet               no progress, no table\n"
+     "\n"
+     "SIGTERM, SIGUSR1 and SIGINT stop it so that --resume can go on (a second one stops at once).\n"
+     "Exit status: 0 done (diverged cells included), 1 a cell failed, 2 usage, 3 data missing,\n"
+     "4 output cannot be written, 75 stopped and resumable.\n",
+     sq_app_run, SQ_PARALLEL},
+    {"plan", "cells, parameters, FLOPs, memory and time of a grid",
+     "CONFIG [--ranks N] [--set KEY=VALUE ...] [--json]",
+     "Prints what `run` would do, without data and without training; the time is predicted from a short\n"
+     "measurement on this machine (half a minute at most).\n"
+     "\n"
+     "  --ranks N        wall time on N ranks (default: those of mpirun, else the cores of this machine)\n"
+     "  --set KEY=VALUE  override a key in all cells; may be repeated\n"
+     "  --json           for scripts\n",
+     sq_app_plan, SQ_SERIAL},
+    {"analyze", "spectra and metrics of given weights, no training",
+     "CONFIG --weights FILE.h5 [--cell N] [--out FILE.h5]",
+     "Loads the parameters of one cell, evaluates the test metric, takes the spectra and writes a\n"
+     "results file whose stage `trained` holds them.\n"
+     "\n"
+     "  --weights FILE.h5  data sets with the published parameter names in /params, or in\n"
+     "                     /weights/<N> of a results file (run.save_weights), or at the root\n"
+     "  --cell N           cell of CONFIG and of /weights (default 0)\n"
+     "  --out FILE.h5      default: <name>-analysis.h5\n"
+     "  --set KEY=VALUE    override a key; may be repeated\n",
+     sq_app_analyze, SQ_SERIAL_FILE},
+    {"parity", "compare with a reference implementation's numbers", "CASE.h5 [...] [--dump OUT.h5]",
+     "Runs forward, backward and one optimiser step from the case's parameters and prints the largest\n"
+     "error of each tensor; exit status 1 when one is above the tolerance of this precision.\n"
+     "\n"
+     "  --dump OUT.h5  write this program's own numbers in the layout of the case\n",
+     sq_app_parity, SQ_SERIAL},
+    {"verify", "recurrence, causality, gradients, regauging for these models", "CONFIG [--set KEY=VALUE ...]",
+     "Checks each distinct model of CONFIG at its own shapes; exit status 1 when a check fails.\n",
+     sq_app_verify, SQ_SERIAL},
+    {"operator", "large operators (reserved)", "KIND CONFIG|RESULTS",
+     "Reserved for transition, hankel, koopman and covariance operators: not part of this version.\n",
+     sq_app_operator, SQ_SERIAL},
+    {"report", "tables from a results file", "RESULTS.h5 [--table NAME] [--format md|latex|csv] [--out DIR]",
+     "Prints accuracy and spectra tables; with --out each table goes to its own file in DIR.\n",
+     sq_app_report, SQ_SERIAL},
+    {"data", "make or check data sets", "make|check TASK [options]",
+     "make listops   writes basic_{train,val,test}.tsv\n"
+     "check listops  counts, lengths, every target recomputed, splits disjoint\n"
+     "`seqspectra data` without words lists the options of each.\n",
+     sq_app_data, SQ_SERIAL},
+    {"status", "what is done, running and left in a results file", "RESULTS.h5",
+     "Can be used while a run writes the file.\n", sq_app_status, SQ_SERIAL},
+    {"doctor", "what is wrong on this machine, and the remedy", "[--dir DIR]",
+     "Checks MPI and launcher, BLAS kernel, MPI-IO, parallel HDF5, file system, locks, space, memory and\n"
+     "cores.  Run it as you would run `run`: same launcher, same number of ranks.  Exit status 1 if\n"
+     "something is broken.\n"
+     "\n"
+     "  --dir DIR  where the results file will be (default: here)\n",
+     sq_app_doctor, SQ_PARALLEL},
+    {"version", "version, precision, libraries", "", "", sq_app_version, SQ_SERIAL},
+    {"help", "this list, or one command", "[COMMAND]", "", sq_app_help, SQ_SERIAL},
+};
+enum { NCOMMAND = sizeof command / sizeof *command };
+
+const sq_command *sq_command_at(int i)
+{
+  return i >= 0 && i < NCOMMAND ? &command[i] : NULL;
+}
+
+const sq_command *sq_command_find(const char *name)
+{
+  for (int i = 0; i < NCOMMAND; ++i)
+    if (strcmp(command[i].name, name) == 0) return &command[i];
+  return NULL;
+}
+
+void sq_help_print(const sq_command *c, FILE *out)
+{
+  if (c) {
+    fprintf(out, "usage: seqspectra %s %s\n%s%s", c->name, c->usage, *c->help ? "\n" : "", c->help);
+    return;
+  }
+  fputs("seqspectra: trains grids of sequence models and measures their spectra\n\n", out);
+  fputs("usage: seqspectra COMMAND ...   (alone, or under mpirun -q -n RANKS)\n\n", out);
+  for (int i = 0; i < NCOMMAND; ++i) fprintf(out, "  %-9s %s\n", command[i].name, command[i].summary);
+  fputs("\nseqspectra help COMMAND shows one command.  First steps:\n"
+        "  seqspectra plan configs/quickstart.json\n"
+        "  mpirun -q -n 2 seqspectra run configs/quickstart.json\n",
+        out);
+}
+
+sq_status sq_app_help(int argc, char **argv)
+{
+  sq_words w;
+  const sq_status st = sq_args_parse("help", argc, argv, NULL, 0, "", 0, 1, &w);
+  if (st != SQ_OK) return st;
+  if (w.n == 0) {
+    sq_help_print(NULL, stdout);
+    return SQ_OK;
+  }
+  char names[256] = "";
+  for (int i = 0; i < NCOMMAND; ++i) {
+    strcat(names, i ? "|" : "");
+    strcat(names, command[i].name);
+  }
+  const sq_status known = sq_args_choice("help", "command", w.v[0], names);
+  if (known == SQ_OK) sq_help_print(sq_command_find(w.v[0]), stdout);
+  return known;
+}
+
+sq_status sq_app_operator(int argc, char **argv)
+{
+  (void)argc;
+  (void)argv;
+  return sq_fail(
+      SQ_ERR_USAGE,
+      "operator is reserved: large operators (transition, hankel, koopman, covariance) are not part "
+      "of this version");
+}

@@ -1,0 +1,139 @@
+/* src/app/job.c: one cell on one rank: data, model, training, spectra, and its rows of the results file. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cells.h"
+#include "sq/base.h"
+#include "sq/grid.h"
+#include "sq/linalg.h"
+
+typedef struct {
+  sq_worker_state *w;
+  sq_grid *g;
+  int cell;
+  const sq_config *config;
+  const sq_train_plan *plan;
+  sq_model *model;
+  sq_sample *sample;
+  sq_train_result result;
+  double fraction;
+  int file_failed; /* the error came from the results file, not from the cell */
+} job;
+
+/* ---- hooks of the training
+ * ------------------------------------------------------------------------------------- */
+
+static int poll(void *user, long step, long total)
+{
+  job *j = user;
+  j->fraction = total > 0 ? (double)step / (double)total : 0;
+  return sq_grid_poll(j->g, j->fraction);
+}
+
+static sq_status evaluated(void *user, int k, const sq_eval_record *r)
+{
+  job *j = user;
+  const sq_status st = sq_store_history(j->w->store, j->cell, k, r);
+  j->file_failed |= st != SQ_OK;
+  return st;
+}
+
+static sq_status stage(void *user, int k, const sq_real *theta, void *work)
+{
+  job *j = user;
+  const int last = k == j->plan->nstage - 1;
+  const long step = k == 0 ? 0 : last ? j->result.best_step : j->result.steps;
+  sq_status st = SQ_OK;
+  for (int p = 0; p < sq_sample_nprotocol(j->sample); ++p) {
+    const int group = j->w->cells->group[j->cell * SQ_MAX_PROTOCOLS + p];
+    sq_grid_poll(j->g, j->fraction); /* others may wait for an answer; a stop is noticed at the next step */
+    st = sq_sample_run(j->sample, p, theta, work, j->w->store, group, j->cell, k, step);
+    j->file_failed |= st == SQ_ERR_IO;
+    if (st != SQ_OK) return st;
+  }
+  if (last && sq_config_bool(j->config, "run.save_weights")) {
+    st = sq_store_weights(j->w->store, j->cell, sq_model_params(j->model), theta);
+    j->file_failed |= st != SQ_OK;
+  }
+  return st;
+}
+
+/* ---- the cell
+ * ---------------------------------------------------------------------------------------------------- */
+
+static sq_status task_get(job *j)
+{
+  sq_worker_state *w = j->w;
+  char *key = sq_cells_data_key(j->config);
+  sq_status st = key ? SQ_OK : SQ_ERR_MEMORY;
+  if (key && (!w->task_key || strcmp(key, w->task_key) != 0)) {
+    sq_task_close(&w->task);
+    free(w->task_key);
+    w->task_key = NULL;
+    SQ_TRY(sq_task_open(j->config, &w->task));
+    w->task_key = key;
+    key = NULL;
+  }
+  if (st == SQ_OK) SQ_TRY(sq_cells_check_task(j->plan, w->task));
+done:
+  free(key);
+  return st;
+}
+
+static sq_status train(job *j)
+{
+  const sq_train_hooks hooks = {j, stage, evaluated, poll};
+  sq_status st;
+  sq_blas_set_threads(sq_config_int(j->config, "run.threads"));
+  SQ_TRY(task_get(j));
+  SQ_TRY(sq_model_create(j->config, j->plan->dims, &j->model));
+  SQ_TRY(sq_sample_create(j->config, j->model, j->w->task, &j->sample));
+  SQ_TRY(sq_train_cell(j->config, j->model, j->w->task, &hooks, &j->result));
+done:
+  sq_sample_destroy(&j->sample);
+  sq_model_destroy(&j->model);
+  return st;
+}
+
+static sq_status finish(job *j, sq_status st, double wall_s)
+{
+  sq_store *s = j->w->store;
+  if (j->file_failed) return st;
+  if (st == SQ_OK && j->result.outcome == SQ_OUTCOME_STOPPED) {
+    const sq_status written = sq_store_cell_end(s, j->cell, SQ_CELL_WAITING, "", NULL, wall_s);
+    return written == SQ_OK ? SQ_STOPPED : written;
+  }
+  if (st == SQ_OK) {
+    const int diverged = j->result.outcome == SQ_OUTCOME_DIVERGED;
+    sq_grid_set_result(j->g, diverged ? -INFINITY : j->result.test_metric);
+    return sq_store_cell_end(s, j->cell, diverged ? SQ_CELL_DIVERGED : SQ_CELL_DONE, j->result.reason,
+                             &j->result, wall_s);
+  }
+  /* The cell's own memory, data or numbers: recorded, and the grid goes on. */
+  char reason[512];
+  sq_format(reason, sizeof reason, "%.*s", (int)sizeof reason - 1, sq_error_text());
+  sq_error_clear();
+  sq_grid_set_result(j->g, INFINITY);
+  return sq_store_cell_end(s, j->cell, SQ_CELL_FAILED, reason, NULL, wall_s);
+}
+
+sq_status sq_job_run(sq_worker_state *w, sq_grid *g, int i)
+{
+  job j = {.w = w,
+           .g = g,
+           .cell = i,
+           .config = sq_experiment_cell(w->cells->experiment, i),
+           .plan = &w->cells->plan[i]};
+  const double start = sq_wall_s();
+  const sq_status st = sq_store_cell_running(w->store, i, sq_grid_rank(g), w->host);
+  if (st != SQ_OK) return st;
+  return finish(&j, train(&j), sq_wall_s() - start);
+}
+
+void sq_job_clear(sq_worker_state *w)
+{
+  sq_task_close(&w->task);
+  free(w->task_key);
+  w->task_key = NULL;
+}

@@ -1,0 +1,534 @@
+/* src/app/report.c: `seqspectra report`: tables from a results file. */
+#include <cjson/cJSON.h>
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "app.h"
+#include "sq/base.h"
+#include "sq/store.h"
+#include "table.h"
+
+/* ---- cells that differ by the seed only -------------------------------------------------------------------
+ */
+typedef struct {
+  char *key;    /* task, model, recipe and swept values without the seed; owned */
+  char *values; /* the swept values, readable; owned */
+  int ncell;
+  int *cell; /* owned */
+} kin;
+
+typedef struct {
+  kin *v;
+  int n;
+} kinship;
+
+static void kinship_clear(kinship *k)
+{
+  for (int i = 0; i < k->n; ++i) {
+    free(k->v[i].key);
+    free(k->v[i].values);
+    free(k->v[i].cell);
+  }
+  free(k->v);
+  *k = (kinship){NULL, 0};
+}
+
+/* "lr = 0.01, layers = 2" from {"train.lr":0.01,...}; the seed left out.  Owned. */
+static char *readable(const char *swept)
+{
+  cJSON *o = cJSON_Parse(swept);
+  char *out = NULL;
+  size_t size = 0;
+  FILE *f = open_memstream(&out, &size);
+  if (f != NULL) {
+    int n = 0;
+    for (const cJSON *v = o != NULL ? o->child : NULL; v != NULL; v = v->next) {
+      if (strcmp(v->string, "seed") == 0) continue;
+      char *text = cJSON_PrintUnformatted(v);
+      fprintf(f, "%s%s = %s", n++ > 0 ? ", " : "", v->string,
+              cJSON_IsString(v) ? v->valuestring
+              : text != NULL    ? text
+                                : "?");
+      cJSON_free(text);
+    }
+    fclose(f);
+  }
+  cJSON_Delete(o);
+  return out;
+}
+
+/* In the order of the first cell of each. */
+static sq_status kinship_find(const sq_results *r, kinship *k)
+{
+  const int n = sq_results_ncell(r);
+  *k = (kinship){sq_calloc((size_t)n + 1, sizeof *k->v, "a table"), 0};
+  for (int i = 0; i < n && k->v != NULL; ++i) {
+    const sq_results_cell *c = sq_results_cell_at(r, i);
+    char *key = NULL, *values = readable(c->swept);
+    if (values == NULL || asprintf(&key, "%s\t%s\t%s\t%s", c->task, c->model, c->recipe, values) < 0) {
+      free(values);
+      kinship_clear(k);
+      break;
+    }
+    int j = 0;
+    while (j < k->n && strcmp(k->v[j].key, key) != 0) ++j;
+    if (j == k->n) {
+      k->v[k->n++] = (kin){key, values, 0, calloc((size_t)n, sizeof(int))};
+    } else {
+      free(key);
+      free(values);
+    }
+    if (k->v[j].cell == NULL) {
+      kinship_clear(k);
+      break;
+    }
+    k->v[j].cell[k->v[j].ncell++] = i;
+  }
+  return k->v != NULL ? SQ_OK : sq_fail(SQ_ERR_MEMORY, "no memory for a table");
+}
+
+/* Each table names the cells that it leaves out. */
+static void note_left_out(sq_table *t, const sq_results *r)
+{
+  int open = 0;
+  for (int i = 0; i < sq_results_ncell(r); ++i) {
+    const sq_results_cell *c = sq_results_cell_at(r, i);
+    if (c->status == SQ_CELL_DIVERGED || c->status == SQ_CELL_FAILED)
+      sq_table_note(t, "Not in the means: cell %d, %s, seed %llu: %s (%s).", i, c->label,
+                    (unsigned long long)c->seed, sq_cell_status_name(c->status), c->reason);
+    open += c->status == SQ_CELL_WAITING || c->status == SQ_CELL_RUNNING;
+  }
+  if (open > 0) sq_table_note(t, "Not finished: %d cell%s.", open, open == 1 ? "" : "s");
+}
+
+/* Mean, standard deviation with n - 1 (NaN for n < 2), smallest and largest of what is finite. */
+typedef struct {
+  int n;
+  double mean, deviation, low, high;
+} summary;
+
+static summary summarise(const double *v, int n)
+{
+  summary s = {0, 0, 0, NAN, NAN};
+  for (int i = 0; i < n; ++i) {
+    if (isnan(v[i])) continue;
+    const double delta = v[i] - s.mean;
+    s.n++;
+    s.mean += delta / s.n;
+    s.deviation += delta * (v[i] - s.mean);
+    s.low = s.n == 1 || v[i] < s.low ? v[i] : s.low;
+    s.high = s.n == 1 || v[i] > s.high ? v[i] : s.high;
+  }
+  s.deviation = s.n > 1 ? sqrt(s.deviation / (s.n - 1)) : (double)NAN;
+  if (s.n == 0) s.mean = NAN;
+  return s;
+}
+
+/* ---- accuracy
+ * ----------------------------------------------------------------------------------------------- */
+static void accuracy_row(sq_table *t, const sq_results *r, const kin *k, double *buffer)
+{
+  const sq_results_cell *first = sq_results_cell_at(r, k->cell[0]);
+  int n = 0;
+  int64_t steps = -1, parameters = -1;
+  for (int i = 0; i < k->ncell; ++i) {
+    const sq_results_cell *c = sq_results_cell_at(r, k->cell[i]);
+    if (c->status != SQ_CELL_DONE) continue;
+    buffer[n++] = c->test_metric;
+    steps = c->steps > steps ? c->steps : steps;
+    parameters = c->parameters;
+  }
+  const summary s = summarise(buffer, n);
+  const int lower = strcmp(first->metric, "perplexity") == 0;
+  sq_table_add(t, "%s", first->task);
+  sq_table_add(t, "%s", first->model);
+  sq_table_add(t, "%s", k->values[0] != '\0' ? k->values : "-");
+  sq_table_add(t, "%s", first->recipe);
+  sq_table_add(t, "%s", first->metric);
+  sq_table_add_real(t, "%.4f", s.mean);
+  sq_table_add_real(t, "%.4f", s.deviation);
+  sq_table_add_real(t, "%.4f", lower ? s.low : s.high);
+  sq_table_add_real(t, "%.4f", s.high - s.low);
+  sq_table_add(t, "%d/%d", s.n, k->ncell);
+  sq_table_add_real(t, "%.0f", parameters >= 0 ? (double)parameters : (double)NAN);
+  sq_table_add_real(t, "%.0f", steps >= 0 ? (double)steps : (double)NAN);
+}
+
+static sq_status accuracy_table(const sq_results *r, sq_table *t)
+{
+  kinship k;
+  sq_status st = kinship_find(r, &k);
+  if (st != SQ_OK) return st;
+  double *buffer = sq_calloc((size_t)sq_results_ncell(r) + 1, sizeof *buffer, "a table");
+  sq_table_init(t, "task|model|varied|recipe|metric|>mean|>std|>best|>spread|>seeds|>parameters|>steps");
+  for (int i = 0; i < k.n && buffer != NULL; ++i) accuracy_row(t, r, &k.v[i], buffer);
+  sq_table_note(t, "Test set. mean, std (n - 1), best and spread (highest - lowest) over seeds; seeds: in "
+                   "the mean / in the grid.");
+  note_left_out(t, r);
+  st = buffer != NULL ? SQ_OK : SQ_ERR_MEMORY;
+  free(buffer);
+  kinship_clear(&k);
+  return st;
+}
+
+/* ---- spectra and memory
+ * ------------------------------------------------------------------------------------ */
+/* Place k of "/spectra/<task>/<model>/<protocol>", k = 0, 1, 2. */
+static void path_part(const char *path, int k, char out[200])
+{
+  const char *p = path + strlen("/spectra/");
+  for (; k > 0 && p != NULL; --k) p = strchr(p, '/') != NULL ? strchr(p, '/') + 1 : NULL;
+  snprintf(out, 200, "%.*s", p != NULL ? (int)strcspn(p, "/") : 0, p != NULL ? p : "");
+}
+
+/* Mean over heads and over the finished rows listed in row[]; out (nlayer, nlast) is owned.  A field without
+ * layers gives one. */
+static sq_status mean_field(const sq_results *r, int g, const char *field, int stage, const int *row,
+                            int nrow, double **out, int *nlayer, int *nlast)
+{
+  double *sum = NULL, *count = NULL;
+  sq_status st = SQ_OK;
+  *out = NULL;
+  for (int i = 0; i < nrow && st == SQ_OK; ++i) {
+    double *v;
+    int ndim, dim[SQ_FIELD_AXES];
+    SQ_TRY(sq_results_field(r, g, field, row[i], stage, &v, &ndim, dim));
+    const int layers = ndim == 3 ? dim[0] : 1, heads = ndim == 3 ? dim[1] : 1,
+              last = ndim >= 1 ? dim[ndim - 1] : 1;
+    const size_t n = (size_t)layers * (size_t)last;
+    if (sum == NULL) {
+      sum = sq_calloc(n + 1, sizeof *sum, "a table");
+      count = sq_calloc(n + 1, sizeof *count, "a table");
+      *nlayer = layers;
+      *nlast = last;
+    }
+    if (sum == NULL || count == NULL) st = SQ_ERR_MEMORY;
+    if (st == SQ_OK && ndim != 3 && ndim != 1)
+      st = sq_fail(SQ_ERR_DATA, "%s/%s has %d axes; expected layer, head and one more",
+                   sq_results_group_path(r, g), field, ndim);
+    for (int l = 0; st == SQ_OK && l < layers; ++l)
+      for (int h = 0; h < heads; ++h)
+        for (int b = 0; b < last; ++b) {
+          const double x = v[((size_t)l * (size_t)heads + (size_t)h) * (size_t)last + (size_t)b];
+          if (isnan(x)) continue;
+          sum[(size_t)l * (size_t)last + (size_t)b] += x;
+          count[(size_t)l * (size_t)last + (size_t)b] += 1;
+        }
+    free(v);
+  }
+done:
+  for (size_t i = 0; st == SQ_OK && sum != NULL && i < (size_t)*nlayer * (size_t)*nlast; ++i)
+    sum[i] = count[i] > 0 ? sum[i] / count[i] : (double)NAN;
+  free(count);
+  if (st == SQ_OK && sum != NULL)
+    *out = sum;
+  else
+    free(sum);
+  if (st == SQ_OK && *out == NULL)
+    st = sq_fail(SQ_ERR_DATA, "%s/%s is empty", sq_results_group_path(r, g), field);
+  return st;
+}
+
+/* Rows of group g that are finished and belong to this kin. */
+static int rows_of(const sq_results *r, int g, const kin *k, int *row)
+{
+  const int *cell;
+  const int n = sq_results_group_cells(r, g, &cell);
+  int m = 0;
+  for (int i = 0; i < n; ++i)
+    for (int j = 0; j < k->ncell; ++j)
+      if (cell[i] == k->cell[j] && sq_results_cell_at(r, cell[i])->status == SQ_CELL_DONE) row[m++] = i;
+  return m;
+}
+
+static void begin_row(sq_table *t, const sq_results *r, int g, const kin *k, const char *protocol, int layer,
+                      const char *stage)
+{
+  char model[200];
+  path_part(sq_results_group_path(r, g), 1, model); /* with the suffix of its shape, if any */
+  sq_table_add(t, "%s", sq_results_cell_at(r, k->cell[0])->task);
+  sq_table_add(t, "%s", model);
+  sq_table_add(t, "%s", k->values[0] != '\0' ? k->values : "-");
+  sq_table_add(t, "%s", sq_results_cell_at(r, k->cell[0])->recipe);
+  if (protocol != NULL) sq_table_add(t, "%s", protocol);
+  if (layer >= 0)
+    sq_table_add(t, "%d", layer);
+  else
+    sq_table_add(t, "-");
+  sq_table_add(t, "%s", stage);
+}
+
+typedef struct {
+  const char *field, *label;
+  int stage; /* 0: init; -1: the last */
+} share;
+
+static const share shares[] = {
+    {"percent_radius_mean", "init", 0},
+    {"percent_radius_mean", "trained", -1},
+    {"null_shuffled_percent_radius_mean", "null: shuffled", -1},
+    {"null_uniform_percent_radius_mean", "null: uniform", -1},
+};
+
+static sq_status spectra_rows(sq_table *t, const sq_results *r, int g, const kin *k, const int *row, int nrow)
+{
+  char protocol[200];
+  sq_status st = SQ_OK;
+  path_part(sq_results_group_path(r, g), 2, protocol);
+  for (size_t i = 0; i < sizeof shares / sizeof shares[0]; ++i) {
+    double *v;
+    int nlayer, nbin;
+    if (!sq_results_has_field(r, g, shares[i].field)) continue;
+    const int stage = shares[i].stage < 0 ? sq_results_group_nstage(r, g) - 1 : 0;
+    SQ_TRY(mean_field(r, g, shares[i].field, stage, row, nrow, &v, &nlayer, &nbin));
+    for (int l = 0; l < nlayer && nbin == SQ_NRADIUS; ++l) {
+      begin_row(t, r, g, k, protocol, strstr(shares[i].field, "uniform") != NULL ? -1 : l, shares[i].label);
+      for (int b = 0; b < nbin; ++b) sq_table_add_real(t, "%.1f", v[l * nbin + b]);
+    }
+    free(v);
+  }
+done:
+  return st;
+}
+
+static sq_status memory_rows(sq_table *t, const sq_results *r, int g, const kin *k, const int *row, int nrow)
+{
+  static const char *const size_field[] = {"effective_state_size_tolerance", "effective_state_size_entropy",
+                                           "effective_state_size_entropy_squared"};
+  sq_status st = SQ_OK;
+  for (int s = 0; s < 2; ++s) {
+    const int stage = s == 0 ? 0 : sq_results_group_nstage(r, g) - 1;
+    double *v[4] = {NULL}, *axis[2] = {NULL};
+    int nlayer[4] = {0}, n[4] = {0}, naxis[2] = {0};
+    for (int i = 0; i < 4 && st == SQ_OK; ++i) {
+      const char *field = i < 3 ? size_field[i] : "memory_distance_quantile";
+      if (sq_results_has_field(r, g, field))
+        st = mean_field(r, g, field, stage, row, nrow, &v[i], &nlayer[i], &n[i]);
+    }
+    if (st == SQ_OK && v[0] != NULL) st = sq_results_axis(r, g, "cut", &axis[0], &naxis[0]);
+    if (st == SQ_OK && v[3] != NULL) st = sq_results_axis(r, g, "memory_quantile", &axis[1], &naxis[1]);
+    const int layers = nlayer[0] > nlayer[3] ? nlayer[0] : nlayer[3];
+    for (int l = 0; st == SQ_OK && l < layers; ++l) {
+      for (int c = 0; c < n[0]; ++c) {
+        begin_row(t, r, g, k, NULL, l, s == 0 ? "init" : "trained");
+        sq_table_add_real(t, "effective state size at cut %g", c < naxis[0] ? axis[0][c] : (double)NAN);
+        for (int i = 0; i < 3; ++i)
+          sq_table_add_real(t, "%.2f",
+                            v[i] != NULL && l < nlayer[i] && c < n[i] ? v[i][l * n[i] + c] : (double)NAN);
+      }
+      for (int c = 0; c < n[3] && l < nlayer[3]; ++c) {
+        begin_row(t, r, g, k, NULL, l, s == 0 ? "init" : "trained");
+        sq_table_add_real(t, "memory distance, quantile %g (steps)", c < naxis[1] ? axis[1][c] : (double)NAN);
+        sq_table_add_real(t, "%.1f", v[3][l * n[3] + c]);
+        sq_table_add(t, "-");
+        sq_table_add(t, "-");
+      }
+    }
+    for (int i = 0; i < 4; ++i) free(v[i]);
+    free(axis[0]);
+    free(axis[1]);
+  }
+  return st;
+}
+
+typedef sq_status rows_fn(sq_table *t, const sq_results *r, int g, const kin *k, const int *row, int nrow);
+
+/* rows() for each group and, in it, each set of finished cells that differ by the seed only: recipes and
+ * swept values never mix. */
+static sq_status each_group(sq_table *t, const sq_results *r, const char *protocol, rows_fn *rows)
+{
+  kinship k;
+  sq_status st = kinship_find(r, &k);
+  if (st != SQ_OK) return st;
+  int *row = sq_calloc((size_t)sq_results_ncell(r) + 1, sizeof *row, "a table");
+  SQ_TRY(row != NULL ? SQ_OK : SQ_ERR_MEMORY);
+  for (int g = 0; g < sq_results_ngroup(r); ++g) {
+    char name[200];
+    path_part(sq_results_group_path(r, g), 2, name);
+    if (protocol != NULL && strcmp(protocol, name) != 0) continue;
+    for (int i = 0; i < k.n; ++i) {
+      const int n = rows_of(r, g, &k.v[i], row);
+      if (n > 0) SQ_TRY(rows(t, r, g, &k.v[i], row, n));
+    }
+  }
+done:
+  free(row);
+  kinship_clear(&k);
+  return st;
+}
+
+static sq_status spectra_table(const sq_results *r, sq_table *t)
+{
+  sq_table_init(t, "task|model|varied|recipe|protocol|>layer|stage|>[0, .1]|>(.1, .5]|>(.5, .9]|>(.9, "
+                   "1]|>(1, 10]|>(10, 100]|>(100, inf)");
+  const sq_status st = each_group(t, r, NULL, spectra_rows);
+  sq_table_note(t, "Percent of the eigenvalues by modulus, mean over heads, sequences and seeds. In protocol "
+                   "`published` both ends of a bin are closed.");
+  sq_table_note(t, "null: shuffled = the trained layer with the steps of each sequence shuffled; null: "
+                   "uniform = uniform attention at the same lengths.");
+  sq_table_note(t, "For attention and other time-varying layers these shares belong to the realisation (the "
+                   "choice of the state's coordinates), "
+                   "not to the layer's map; table `memory` holds what does not depend on it.");
+  note_left_out(t, r);
+  return st;
+}
+
+static sq_status memory_table(const sq_results *r, sq_table *t)
+{
+  sq_table_init(t,
+                "task|model|varied|recipe|>layer|stage|quantity|>value|>by entropy|>by entropy of squares");
+  const sq_status st = each_group(t, r, "dsf", memory_rows);
+  sq_table_note(
+      t, "Mean over heads, sequences and seeds. None of these depends on the coordinates of the state.");
+  sq_table_note(t, "Effective state size: value = number of Hankel singular values above 1e-3 of the "
+                   "largest; by entropy = exp H(sigma/sum); "
+                   "of squares = exp H(sigma^2/sum).");
+  note_left_out(t, r);
+  return st;
+}
+
+/* ---- one row a cell
+ * ----------------------------------------------------------------------------------------- */
+static sq_status cells_table(const sq_results *r, sq_table *t)
+{
+  sq_table_init(
+      t,
+      ">cell|task|label|>seed|recipe|status|metric|>test|>test loss|>valid|>best step|>steps|>wall s|reason");
+  for (int i = 0; i < sq_results_ncell(r); ++i) {
+    const sq_results_cell *c = sq_results_cell_at(r, i);
+    sq_table_add(t, "%d", i);
+    sq_table_add(t, "%s", c->task);
+    sq_table_add(t, "%s", c->label);
+    sq_table_add(t, "%llu", (unsigned long long)c->seed);
+    sq_table_add(t, "%s", c->recipe);
+    sq_table_add(t, "%s", sq_cell_status_name(c->status));
+    sq_table_add(t, "%s", c->metric);
+    sq_table_add_real(t, "%.4f", c->test_metric);
+    sq_table_add_real(t, "%.4f", c->test_loss);
+    sq_table_add_real(t, "%.4f", c->valid_metric);
+    sq_table_add_real(t, "%.0f", c->best_step >= 0 ? (double)c->best_step : (double)NAN);
+    sq_table_add_real(t, "%.0f", c->steps >= 0 ? (double)c->steps : (double)NAN);
+    sq_table_add_real(t, "%.1f", c->wall_s);
+    sq_table_add(t, "%s", c->reason[0] != '\0' ? c->reason : "-");
+  }
+  return SQ_OK;
+}
+
+static sq_status training_table(const sq_results *r, sq_table *t)
+{
+  sq_table_init(
+      t, ">cell|task|label|>seed|>step|>train loss|>valid loss|>valid metric|>learning rate|>gradient norm");
+  for (int i = 0; i < sq_results_ncell(r); ++i) {
+    const sq_results_cell *c = sq_results_cell_at(r, i);
+    sq_eval_record *e;
+    int n;
+    const sq_status st = sq_results_history(r, i, &e, &n);
+    if (st != SQ_OK) return st;
+    for (int k = 0; k < n; ++k) {
+      sq_table_add(t, "%d", i);
+      sq_table_add(t, "%s", c->task);
+      sq_table_add(t, "%s", c->label);
+      sq_table_add(t, "%llu", (unsigned long long)c->seed);
+      sq_table_add(t, "%ld", e[k].step);
+      sq_table_add_real(t, "%.5g", e[k].train_loss);
+      sq_table_add_real(t, "%.5g", e[k].valid_loss);
+      sq_table_add_real(t, "%.4f", e[k].valid_metric);
+      sq_table_add_real(t, "%.3g", e[k].lr);
+      sq_table_add_real(t, "%.3g", e[k].grad_norm);
+    }
+    free(e);
+  }
+  return SQ_OK;
+}
+
+/* ---- the command
+ * -------------------------------------------------------------------------------------------- */
+static const struct {
+  const char *name, *title;
+  sq_status (*make)(const sq_results *r, sq_table *t);
+  int usual; /* printed when no table is asked for */
+} tables[] = {
+    {"accuracy", "Accuracy", accuracy_table, 1}, {"spectra", "Eigenvalues by modulus", spectra_table, 1},
+    {"memory", "Memory", memory_table, 1},       {"cells", "Cells", cells_table, 0},
+    {"training", "Training", training_table, 0},
+};
+#define TABLES      "accuracy|spectra|memory|cells|training"
+#define FORMATS     "md|latex|csv"
+#define TABLE_COUNT ((int)(sizeof tables / sizeof tables[0]))
+
+static sq_status print_table(const sq_results *r, int i, const char *format, FILE *out)
+{
+  sq_table t;
+  memset(&t, 0, sizeof t);
+  sq_status st = tables[i].make(r, &t);
+  if (st == SQ_OK) st = sq_table_print(&t, tables[i].title, format, out);
+  sq_table_clear(&t);
+  return st;
+}
+
+sq_status sq_report_print(const char *results, const char *table, const char *format, FILE *out)
+{
+  sq_results *r = NULL;
+  sq_status st = sq_args_choice("report", "--table", table, TABLES);
+  if (st == SQ_OK) st = sq_args_choice("report", "--format", format, FORMATS);
+  if (st == SQ_OK) st = sq_results_open(results, &r);
+  for (int i = 0; i < TABLE_COUNT && st == SQ_OK; ++i)
+    if (strcmp(tables[i].name, table) == 0) st = print_table(r, i, format, out);
+  sq_results_close(&r);
+  return st;
+}
+
+/* Under a temporary name first: no half-written table. */
+static sq_status write_table(const sq_results *r, int i, const char *format, const char *dir)
+{
+  char path[4096], temporary[4200];
+  const char *ending = strcmp(format, "latex") == 0 ? "tex" : format;
+  if (snprintf(path, sizeof path, "%s/%s.%s", dir, tables[i].name, ending) >= (int)sizeof path)
+    return sq_fail(SQ_ERR_USAGE, "report: the name of the folder is too long");
+  sq_format(temporary, sizeof temporary, "%s.tmp.%ld", path, (long)getpid());
+  FILE *out = fopen(temporary, "w");
+  if (out == NULL) return sq_fail(SQ_ERR_IO, "%s: %s", path, strerror(errno));
+  sq_status st = print_table(r, i, format, out);
+  const int bad = fflush(out) != 0 || fsync(fileno(out)) != 0;
+  if ((fclose(out) != 0 || bad) && st == SQ_OK) st = sq_fail(SQ_ERR_IO, "%s: %s", path, strerror(errno));
+  if (st == SQ_OK && rename(temporary, path) != 0) st = sq_fail(SQ_ERR_IO, "%s: %s", path, strerror(errno));
+  if (st == SQ_OK)
+    printf("%s\n", path);
+  else
+    unlink(temporary);
+  return st;
+}
+
+sq_status sq_app_report(int argc, char **argv)
+{
+  const char *table = NULL, *format = "md", *dir = NULL;
+  const sq_option option[] = {{"table", SQ_OPT_TEXT, &table, 0, 0},
+                              {"format", SQ_OPT_TEXT, &format, 0, 0},
+                              {"out", SQ_OPT_TEXT, &dir, 0, 0}};
+  sq_words file;
+  sq_results *r = NULL;
+  sq_status st;
+  SQ_TRY(sq_args_parse("report", argc, argv, option, 3, "RESULTS.h5", 1, 1, &file));
+  SQ_TRY(sq_args_choice("report", "--format", format, FORMATS));
+  if (table != NULL) SQ_TRY(sq_args_choice("report", "--table", table, TABLES));
+  SQ_TRY(sq_results_open(file.v[0], &r));
+  if (dir != NULL && mkdir(dir, 0777) != 0 && errno != EEXIST) {
+    st = sq_fail(SQ_ERR_IO, "%s: cannot be made: %s", dir, strerror(errno));
+    goto done;
+  }
+  int printed = 0;
+  for (int i = 0; i < TABLE_COUNT; ++i) {
+    const int wanted = table != NULL ? strcmp(table, tables[i].name) == 0 : dir != NULL || tables[i].usual;
+    if (!wanted) continue;
+    if (dir == NULL && printed++ > 0) printf("\n");
+    SQ_TRY(dir != NULL ? write_table(r, i, format, dir) : print_table(r, i, format, stdout));
+  }
+done:
+  sq_results_close(&r);
+  return st;
+}

@@ -1,0 +1,363 @@
+/* src/app/run.c: `run`.  Everything that can be wrong is checked before the file is made: configuration,
+ * models, memory, data. */
+#include <math.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "app.h"
+#include "cells.h"
+#include "progress.h"
+#include "sq/base.h"
+#include "sq/grid.h"
+#include "sq/linalg.h"
+
+typedef struct {
+  const char *config, *out;
+  int resume, quiet;
+  double time_limit;
+  sq_words set;
+} options;
+
+typedef struct {
+  options o;
+  char path[4096];
+  sq_experiment *experiment;
+  sq_cells *cells;
+  sq_store *store;
+  sq_worker_state worker;
+  sq_progress progress;
+  double *cost, deadline; /* (ncell); clock time, INFINITY: none */
+  int *skip;              /* (ncell) finished before this start */
+} run;
+
+/* ---- stopping
+ * ------------------------------------------------------------------------------------------------------ */
+
+static volatile sig_atomic_t signal_seen;
+static struct timespec signal_time;
+
+/* The launcher may pass on what the batch system has already sent to all: only a signal that comes a second
+ * later is a second. */
+static void on_signal(int sig)
+{
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  if (!signal_seen) {
+    signal_time = now;
+    signal_seen = sig;
+  } else if (now.tv_sec - signal_time.tv_sec > 1) {
+    _exit(sq_exit_code(SQ_STOPPED));
+  }
+}
+
+static void signals_catch(void)
+{
+  const int sig[] = {SIGTERM, SIGUSR1, SIGINT};
+  struct sigaction a = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+  sigemptyset(&a.sa_mask);
+  for (size_t i = 0; i < sizeof sig / sizeof *sig; ++i) sigaction(sig[i], &a, NULL);
+}
+
+/* Leaves time to end the step or the spectra of the running cells and to close the file. */
+static double with_margin(double left)
+{
+  return left - fmin(30, 0.1 * left);
+}
+
+static double deadline_of(double time_limit)
+{
+  double deadline = INFINITY;
+  const char *end = getenv("SLURM_JOB_END_TIME");
+  if (time_limit > 0) deadline = sq_wall_s() + with_margin(time_limit);
+  if (end && atof(end) > 0)
+    deadline = fmin(deadline, sq_wall_s() + with_margin(fmax(0, atof(end) - (double)time(NULL))));
+  return deadline;
+}
+
+static int watch(void *user)
+{
+  const run *r = user;
+  return signal_seen || sq_wall_s() >= r->deadline;
+}
+
+/* ---- checks before the file
+ * ------------------------------------------------------------------------------------------ */
+
+static int descending(const void *a, const void *b)
+{
+  const size_t x = *(const size_t *)a, y = *(const size_t *)b;
+  return x > y ? -1 : x < y;
+}
+
+/* The largest cells that can be on this machine at the same time. */
+static sq_status check_memory(const run *r)
+{
+  MPI_Comm node;
+  int nlocal;
+  MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node);
+  MPI_Comm_size(node, &nlocal);
+  MPI_Comm_free(&node);
+  const size_t n = (size_t)r->cells->ncell;
+  size_t *bytes = sq_calloc(n, sizeof *bytes, "memory plan");
+  if (!bytes) return SQ_ERR_MEMORY;
+  memcpy(bytes, r->cells->bytes, n * sizeof *bytes);
+  qsort(bytes, n, sizeof *bytes, descending);
+  double need = 0;
+  for (size_t i = 0; i < n && i < (size_t)nlocal; ++i) need += (double)bytes[i];
+  free(bytes);
+  const double have = (double)sq_memory_bytes();
+  char a[32], b[32];
+  sq_format_bytes(a, need);
+  sq_format_bytes(b, have);
+  if (need > have)
+    return sq_fail(
+        SQ_ERR_USAGE,
+        "%s: the largest cells of %d ranks need %s, this machine has %s: use fewer ranks or a smaller batch",
+        r->o.config, nlocal, a, b);
+  if (need > 0.8 * have)
+    sq_warn("the largest cells of %d ranks need %s of the %s that this machine has", nlocal, a, b);
+  return SQ_OK;
+}
+
+static sq_status check_data_of(const run *r, int i)
+{
+  sq_task *t = NULL;
+  sq_status st;
+  SQ_TRY(sq_task_open(sq_experiment_cell(r->experiment, i), &t));
+  SQ_TRY(sq_cells_check_task(&r->cells->plan[i], t));
+  SQ_TRY(sq_task_check_disjoint(t));
+done:
+  sq_task_close(&t);
+  return st == SQ_OK ? st : sq_fail_in(st, "cell %s", sq_cells_label(r->cells, i));
+}
+
+/* Every distinct data set of the cells to run, one rank each in turn. */
+static sq_status check_data(const run *r)
+{
+  const int n = r->cells->ncell;
+  char **key = sq_calloc((size_t)n, sizeof *key, "data sets");
+  int nkey = 0;
+  sq_status st = key ? SQ_OK : SQ_ERR_MEMORY;
+  for (int i = 0; i < n && st == SQ_OK; ++i) {
+    if (r->skip[i]) continue;
+    char *k = sq_cells_data_key(sq_experiment_cell(r->experiment, i));
+    int seen = 0;
+    if (!k) {
+      st = SQ_ERR_MEMORY;
+      break;
+    }
+    for (int j = 0; j < nkey && !seen; ++j) seen = strcmp(key[j], k) == 0;
+    if (seen) {
+      free(k);
+      continue;
+    }
+    if (nkey % sq_app_nrank() == sq_app_rank()) st = check_data_of(r, i);
+    key[nkey++] = k;
+  }
+  for (int j = 0; j < nkey; ++j) free(key[j]);
+  free(key);
+  return sq_app_agree(st);
+}
+
+/* ---- the file
+ * ----------------------------------------------------------------------------------------------------------
+ */
+
+static int file_exists(const char *path)
+{
+  int yes = sq_app_rank() == 0 && access(path, F_OK) == 0;
+  MPI_Bcast(&yes, 1, MPI_INT, 0, MPI_COMM_WORLD);
+  return yes;
+}
+
+/* Failed cells are run again: their memory or data may be there now. */
+static void skip_finished(run *r)
+{
+  for (int i = 0; i < r->cells->ncell; ++i) {
+    const sq_cell_status s = sq_store_status(r->store, i);
+    r->skip[i] = s == SQ_CELL_DONE || s == SQ_CELL_DIVERGED;
+  }
+}
+
+static sq_status file_open(run *r)
+{
+  const sq_store_plan plan = sq_cells_store_plan(r->cells);
+  const int exists = file_exists(r->path);
+  sq_segment segment;
+  sq_status st = SQ_OK;
+  if (exists && !r->o.resume)
+    return sq_fail(SQ_ERR_USAGE, "%s: exists already: --resume goes on with it, --out names another file",
+                   r->path);
+  if (r->o.resume && !exists) sq_note("%s does not exist yet: nothing to resume, starting it", r->path);
+  if (exists) {
+    SQ_TRY(sq_app_agree(sq_store_resume(MPI_COMM_WORLD, r->path, &plan, &r->store)));
+    skip_finished(r);
+    SQ_TRY(check_data(r));
+  } else {
+    SQ_TRY(check_data(r));
+    SQ_TRY(sq_app_agree(sq_store_create(MPI_COMM_WORLD, r->path, &plan, &r->store)));
+  }
+  sq_cells_release_shapes(r->cells);
+  sq_segment_fill(MPI_COMM_WORLD, &segment,
+                  sq_config_int(sq_experiment_cell(r->experiment, 0), "run.threads"));
+  SQ_TRY(sq_app_agree(sq_app_rank() == 0 ? sq_store_segment(r->store, &segment) : SQ_OK));
+done:
+  return st;
+}
+
+/* ---- the grid
+ * ----------------------------------------------------------------------------------------------------------
+ */
+
+static sq_status run_cell(void *user, sq_grid *g, int i)
+{
+  run *r = user;
+  return sq_job_run(&r->worker, g, i);
+}
+
+static void progress(void *user, const sq_grid *g)
+{
+  run *r = user;
+  sq_progress_show(&r->progress, g);
+}
+
+static sq_status grid_run(run *r)
+{
+  const sq_grid_ops ops = {r, run_cell, r->o.quiet ? NULL : progress, watch};
+  int n;
+  r->worker.cells = r->cells;
+  r->worker.store = r->store;
+  MPI_Get_processor_name(r->worker.host, &n);
+  sq_status st = sq_app_agree(sq_progress_init(&r->progress, r->cells, r->skip));
+  if (st == SQ_OK) st = sq_grid_run(MPI_COMM_WORLD, r->cells->ncell, r->cost, r->skip, &ops);
+  sq_progress_clear(&r->progress);
+  sq_job_clear(&r->worker);
+  return st;
+}
+
+static void announce(const run *r)
+{
+  const sq_blas_info blas = sq_blas_describe();
+  const char *advice = sq_blas_advice();
+  int left = 0;
+  for (int i = 0; i < r->cells->ncell; ++i) left += !r->skip[i];
+  if (sq_app_rank() != 0) return;
+  if (advice) sq_warn("%s", advice);
+  if (r->o.quiet) return;
+  printf("%s: ", sq_experiment_name(r->experiment));
+  if (left < r->cells->ncell) printf("%d of ", left);
+  printf("%d cell%s on %d rank%s, %s, %s%s%s, to %s\n", r->cells->ncell, r->cells->ncell == 1 ? "" : "s",
+         sq_app_nrank(), sq_app_nrank() == 1 ? "" : "s", SQ_PRECISION, blas.name, *blas.kernel ? " " : "",
+         blas.kernel, r->path);
+  fflush(stdout);
+}
+
+/* ---- the end
+ * -------------------------------------------------------------------------------------------------------------
+ */
+
+static void names_add(char *out, size_t cap, const sq_results_cell *c, int with_reason)
+{
+  const size_t used = strlen(out);
+  snprintf(out + used, cap - used, "%s%s%s%s%s", used ? ", " : "", c->label, with_reason ? " (" : "",
+           with_reason ? c->reason : "", with_reason ? ")" : "");
+}
+
+static const char *why_stopped(const run *r)
+{
+  return signal_seen ? strsignal(signal_seen) : sq_wall_s() >= r->deadline ? "time limit" : "request";
+}
+
+/* Rank 0: the table and what the file holds. */
+static sq_status summarise(const run *r, sq_status st)
+{
+  sq_results *f = NULL;
+  char diverged[512] = "", failed[1024] = "";
+  int count[5] = {0};
+  const sq_status opened = sq_results_open(r->path, &f);
+  if (opened != SQ_OK) return opened;
+  for (int i = 0; i < sq_results_ncell(f); ++i) {
+    const sq_results_cell *c = sq_results_cell_at(f, i);
+    ++count[c->status];
+    if (c->status == SQ_CELL_DIVERGED) names_add(diverged, sizeof diverged, c, 0);
+    if (c->status == SQ_CELL_FAILED) names_add(failed, sizeof failed, c, 1);
+  }
+  sq_results_close(&f);
+  const int left = count[SQ_CELL_WAITING] + count[SQ_CELL_RUNNING];
+  if (st == SQ_STOPPED)
+    return sq_fail(SQ_STOPPED,
+                   "stopped (%s): %d of %d cells done, %d left; go on with: run %s --out %s --resume",
+                   why_stopped(r), r->cells->ncell - left, r->cells->ncell, left, r->o.config, r->path);
+  if (!r->o.quiet) {
+    st = sq_report_print(r->path, "accuracy", "md", stdout);
+    if (st != SQ_OK) return st;
+    printf("\nresults: %s\n", r->path);
+  }
+  if (*diverged) sq_warn("%d diverged: %s", count[SQ_CELL_DIVERGED], diverged);
+  if (*failed)
+    return sq_fail(SQ_ERR_CHECK, "%d cell%s failed: %s; --resume tries again", count[SQ_CELL_FAILED],
+                   count[SQ_CELL_FAILED] == 1 ? "" : "s", failed);
+  return SQ_OK;
+}
+
+static sq_status parse(int argc, char **argv, options *o)
+{
+  const sq_option opt[] = {{"out", SQ_OPT_TEXT, &o->out, 0, 0},
+                           {"resume", SQ_OPT_FLAG, &o->resume, 0, 0},
+                           {"set", SQ_OPT_LIST, &o->set, 0, 0},
+                           {"time-limit", SQ_OPT_REAL, &o->time_limit, 1, 1e9},
+                           {"quiet", SQ_OPT_FLAG, &o->quiet, 0, 0}};
+  sq_words w;
+  const sq_status st = sq_args_parse("run", argc, argv, opt, sizeof opt / sizeof *opt, "CONFIG", 1, 1, &w);
+  if (st == SQ_OK) o->config = w.v[0];
+  return st;
+}
+
+static sq_status prepare(run *r)
+{
+  sq_status st;
+  SQ_TRY(sq_app_agree(sq_app_load(r->o.config, &r->o.set, &r->experiment)));
+  SQ_TRY(sq_app_agree(sq_cells_create(r->experiment, &r->cells)));
+  SQ_TRY(sq_app_agree(check_memory(r)));
+  const size_t n = (size_t)r->cells->ncell;
+  r->skip = sq_calloc(n, sizeof *r->skip, "list of cells");
+  r->cost = sq_calloc(n, sizeof *r->cost, "list of cells");
+  SQ_TRY(sq_app_agree(r->skip && r->cost ? SQ_OK : SQ_ERR_MEMORY));
+  for (size_t i = 0; i < n; ++i) r->cost[i] = fmax(1, r->cells->plan[i].flops_total);
+  const int len = r->o.out ? snprintf(r->path, sizeof r->path, "%s", r->o.out)
+                           : snprintf(r->path, sizeof r->path, "%s.h5", sq_experiment_name(r->experiment));
+  if (len >= (int)sizeof r->path) st = sq_fail(SQ_ERR_USAGE, "run: the name of the results file is too long");
+done:
+  return st;
+}
+
+sq_status sq_app_run(int argc, char **argv)
+{
+  static run r; /* the list of words is too large for a stack */
+  sq_status st;
+  SQ_TRY(parse(argc, argv, &r.o));
+  r.deadline = deadline_of(r.o.time_limit);
+  sq_log_quiet(r.o.quiet);
+  SQ_TRY(prepare(&r));
+  SQ_TRY(file_open(&r));
+  signals_catch();
+  announce(&r);
+  st = grid_run(&r);
+  const sq_status closed = sq_app_agree(sq_store_close(&r.store));
+  if (st == SQ_OK || st == SQ_STOPPED) {
+    if (closed != SQ_OK)
+      st = closed;
+    else
+      st = sq_app_agree(sq_app_rank() == 0 ? summarise(&r, st) : SQ_OK);
+  }
+done:
+  if (r.store) sq_store_close(&r.store);
+  sq_cells_destroy(&r.cells);
+  sq_experiment_destroy(&r.experiment);
+  free(r.skip);
+  free(r.cost);
+  return st;
+}

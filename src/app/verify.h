@@ -1,0 +1,54 @@
+/* src/app/verify.h: shared by verify.c (models, inputs, the command) and verify_checks.c (the identities). */
+#pragma once
+
+#include "app.h"
+#include "sq/spectra.h"
+#include "sq/task.h"
+
+enum { NSEQ = 2, MAX_T = 64, NLABEL = 8 };
+
+typedef struct {
+  const sq_config *config;
+  const sq_task *task; /* NULL: random inputs */
+  sq_task_info info;
+  sq_model *model;
+  int T, failed, width; /* width: of labels on the screen */
+  uint64_t seed;
+
+  sq_arena arena;
+  sq_real *theta, *moved, *gradient, *value, *keep;
+  int32_t *token, *label, *example, *example_label;
+  void *work;
+  sq_factors f;
+  double *y, *heads, *out, *energy[2], *sigma[2], *log_s, *lambda;
+} verification;
+
+static inline size_t sq_verify_rows(const verification *v)
+{
+  return (size_t)NSEQ * (size_t)v->T;
+}
+
+/* One line of the result: value, how it must relate to the bound, what it is and details. */
+void sq_verify_report(verification *v, int ok, double value, const char *relation, double bound,
+                      const char *what, const char *fmt, ...) __attribute__((format(printf, 7, 8)));
+/* NaN fails both. */
+#define AT_MOST(v, value, bound, ...)                                                                        \
+  sq_verify_report(v, (value) <= (bound), value, "allowed", bound, __VA_ARGS__)
+#define AT_LEAST(v, value, bound, ...)                                                                       \
+  sq_verify_report(v, (value) >= (bound), value, "at least", bound, __VA_ARGS__)
+
+/* Random inputs from stream index `draw` for steps t0 .. t1-1 of the sequence whose first row is r0. */
+void sq_verify_fill(verification *v, int draw, int r0, int t0, int t1);
+/* T steps of the task's test example b, or random ones, from row r0 on. */
+void sq_verify_fill_example(verification *v, int b, int r0, int T);
+/* The filled rows as sequences, with drawn labels; off (nseq+1) is borrowed. */
+sq_batch sq_verify_batch(verification *v, int nseq, const int *off);
+/* Sequences of T and of about 5T/8 steps. */
+sq_batch sq_verify_examples(verification *v, int off[NSEQ + 1]);
+
+/* The checks, each with its lines; an error is the world's, a failed check is counted in v->failed. */
+sq_status sq_verify_recurrence(verification *v);
+void sq_verify_causality(verification *v);
+void sq_verify_padding(verification *v);
+void sq_verify_gradient(verification *v);
+sq_status sq_verify_regauge(verification *v);

@@ -1,0 +1,511 @@
+/* src/store/store.c: a results file while a run writes it.
+ *
+ * Only this layer is parallel: rank 0 makes or examines the file alone (schema.c), tells the others how that
+ * went, and only then do all open it.  From then on nobody touches metadata: contiguous rows at fixed places,
+ * independent transfers. */
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "sq/base.h"
+#include "store_impl.h"
+
+struct sq_store {
+  MPI_Comm comm;
+  sq_layout file;
+  int segment;
+  unsigned char *status; /* (ncell) as of create or resume */
+  int *group;            /* (plan's ngroup) place in file.group */
+  int **field;           /* (plan's ngroup)(nfield) place in group.field; last: stage_step */
+  int ngroup;
+  const sq_param_list *const *weights; /* borrowed */
+};
+
+static const double missing = NAN;
+static const int64_t none = -1;
+
+/* ---- independent writes
+ * ------------------------------------------------------------------------------------- */
+static sq_status refused(const sq_store *s, const char *what)
+{
+  return sq_fail(SQ_ERR_IO, "%s: %s cannot be written: %s", s->file.path, what, sq_hdf5_cause());
+}
+
+static sq_status put(sq_store *s, hid_t d, const char *what, hid_t mem, const hsize_t *start,
+                     const hsize_t *count, const void *data)
+{
+  return sq_layout_write(d, mem, start, count, data) >= 0 ? SQ_OK : refused(s, what);
+}
+
+static sq_status put_column(sq_store *s, int column, int cell, const void *value)
+{
+  static const hsize_t one = 1;
+  const hsize_t at = (hsize_t)cell;
+  const sq_column *k = &sq_cell_columns[column];
+  const hid_t mem = k->type == SQ_COL_REAL   ? H5T_NATIVE_DOUBLE
+                    : k->type == SQ_COL_INT  ? H5T_NATIVE_INT64
+                    : k->type == SQ_COL_UINT ? H5T_NATIVE_UINT64
+                                             : -1;
+  return put(s, s->file.cells[column], k->name, mem, &at, &one, value);
+}
+
+/* Cut at `len` bytes, not inside a UTF-8 sequence; NUL-padded. */
+static void fix_text(char *out, size_t len, const char *text)
+{
+  size_t n = strnlen(text, len);
+  if (n == len && text[n] != '\0')
+    while (n > 0 && ((unsigned char)text[n] & 0xc0) == 0x80) --n;
+  memset(out, 0, len);
+  memcpy(out, text, n);
+}
+
+static sq_status put_text(sq_store *s, int column, int cell, const char *text)
+{
+  char fixed[256];
+  SQ_ASSERT(sq_cell_columns[column].len > 0 && sq_cell_columns[column].len <= sizeof fixed);
+  fix_text(fixed, sq_cell_columns[column].len, text);
+  return put_column(s, column, cell, fixed);
+}
+
+static sq_status put_status(sq_store *s, int cell, sq_cell_status status)
+{
+  const signed char v = (signed char)status;
+  return put_column(s, SQ_C_STATUS, cell, &v);
+}
+
+sq_status sq_store_history(sq_store *s, int cell, int k, const sq_eval_record *r)
+{
+  static const hsize_t one[2] = {1, 1};
+  const hsize_t at[2] = {(hsize_t)cell, (hsize_t)k};
+  const int64_t step = r->step;
+  const double value[SQ_NHISTORY] = {[SQ_H_TRAIN_LOSS] = r->train_loss,
+                                     [SQ_H_VALID_LOSS] = r->valid_loss,
+                                     [SQ_H_VALID_METRIC] = r->valid_metric,
+                                     [SQ_H_LR] = r->lr,
+                                     [SQ_H_GRAD_NORM] = r->grad_norm};
+  SQ_ASSERT(cell >= 0 && cell < s->file.ncell && k >= 0 && k < s->file.max_evals);
+  sq_status st = SQ_OK;
+  for (int i = SQ_H_STEP + 1; i < SQ_NHISTORY; ++i)
+    SQ_TRY(put(s, s->file.history[i], sq_history_columns[i].name, H5T_NATIVE_DOUBLE, at, one, &value[i]));
+  SQ_TRY(put(s, s->file.history[SQ_H_STEP], "step", H5T_NATIVE_INT64, at, one, &step));
+done:
+  return st;
+}
+
+static sq_status put_field(sq_store *s, sq_layout_group *g, int f, int row, int stage, const double *data)
+{
+  hsize_t start[2 + SQ_FIELD_AXES] = {(hsize_t)row, (hsize_t)stage}, count[2 + SQ_FIELD_AXES];
+  if (!sq_layout_field(&s->file, g, f)) return SQ_ERR_IO;
+  hid_t space = H5Dget_space(g->dset[f]);
+  H5Sget_simple_extent_dims(space, count, NULL);
+  sq_hdf5_drop(space);
+  count[0] = count[1] = 1;
+  return put(s, g->dset[f], g->field[f], H5T_NATIVE_DOUBLE, start, count, data);
+}
+
+static sq_status put_stage_step(sq_store *s, sq_layout_group *g, int f, int row, int stage, int64_t step)
+{
+  static const hsize_t one[2] = {1, 1};
+  const hsize_t at[2] = {(hsize_t)row, (hsize_t)stage};
+  if (!sq_layout_field(&s->file, g, f)) return SQ_ERR_IO;
+  return put(s, g->dset[f], "stage_step", H5T_NATIVE_INT64, at, one, &step);
+}
+
+sq_status sq_store_spectra(sq_store *s, int group, int cell, int stage, long step, double *const *data)
+{
+  SQ_ASSERT(group >= 0 && group < s->ngroup);
+  sq_layout_group *g = &s->file.group[s->group[group]];
+  const int row = sq_layout_row(g, cell);
+  SQ_ASSERT(row >= 0 && stage >= 0 && stage < g->nstage);
+  sq_status st = SQ_OK;
+  for (int f = 0; f < g->nfield - 1; ++f) SQ_TRY(put_field(s, g, s->field[group][f], row, stage, data[f]));
+  SQ_TRY(put_stage_step(s, g, s->field[group][g->nfield - 1], row, stage, step));
+done:
+  return st;
+}
+
+sq_status sq_store_weights(sq_store *s, int cell, const sq_param_list *l, const sq_real *theta)
+{
+  char path[64 + SQ_PARAM_NAME];
+  SQ_ASSERT(s->weights != NULL && s->weights[cell] != NULL);
+  for (int i = 0; i < l->n; ++i) {
+    sq_format(path, sizeof path, "/weights/%d/%s", cell, l->v[i].name);
+    hid_t d = H5Dopen2(s->file.file, path, H5P_DEFAULT);
+    hid_t mem = sizeof(sq_real) == sizeof(float) ? H5T_NATIVE_FLOAT : H5T_NATIVE_DOUBLE;
+    const int bad = d < 0 || H5Dwrite(d, mem, H5S_ALL, H5S_ALL, H5P_DEFAULT, theta + l->v[i].offset) < 0;
+    const sq_status st = bad ? refused(s, path) : SQ_OK;
+    sq_hdf5_drop(d);
+    if (st != SQ_OK) return st;
+  }
+  return SQ_OK;
+}
+
+sq_status sq_store_cell_running(sq_store *s, int cell, int rank, const char *host)
+{
+  const int64_t r = rank, segment = s->segment;
+  sq_status st;
+  SQ_ASSERT(cell >= 0 && cell < s->file.ncell);
+  SQ_TRY(put_column(s, SQ_C_RUN_RANK, cell, &r));
+  SQ_TRY(put_column(s, SQ_C_RUN_SEGMENT, cell, &segment));
+  SQ_TRY(put_text(s, SQ_C_RUN_HOST, cell, host));
+  SQ_TRY(put_status(s, cell, SQ_CELL_RUNNING));
+done:
+  return st;
+}
+
+/* ---- the end of a cell
+ * -------------------------------------------------------------------------------------- */
+static sq_status put_result(sq_store *s, int cell, const char *reason, const sq_train_result *r)
+{
+  sq_status st;
+  const int64_t count[3] = {r != NULL ? r->steps : none, r != NULL ? r->best_step : none,
+                            r != NULL ? r->nparam : none};
+  const double value[5] = {r != NULL ? r->test_metric : missing, r != NULL ? r->test_loss : missing,
+                           r != NULL ? r->valid_metric : missing, r != NULL ? r->train_loss : missing,
+                           r != NULL ? r->flops : missing};
+  for (int i = 0; i < 3; ++i) SQ_TRY(put_column(s, SQ_C_STEPS + i, cell, &count[i]));
+  for (int i = 0; i < 5; ++i) SQ_TRY(put_column(s, SQ_C_TEST_METRIC + i, cell, &value[i]));
+  SQ_TRY(put_text(s, SQ_C_REASON, cell, reason));
+done:
+  return st;
+}
+
+static sq_status clear_history(sq_store *s, int cell)
+{
+  const hsize_t at[2] = {(hsize_t)cell, 0}, count[2] = {1, 1};
+  sq_status st = SQ_OK;
+  for (int k = 0; k < s->file.max_evals; ++k) {
+    const hsize_t here[2] = {at[0], (hsize_t)k};
+    for (int i = 0; i < SQ_NHISTORY; ++i) {
+      const int step = i == SQ_H_STEP;
+      SQ_TRY(put(s, s->file.history[i], sq_history_columns[i].name,
+                 step ? H5T_NATIVE_INT64 : H5T_NATIVE_DOUBLE, here, count,
+                 step ? (const void *)&none : (const void *)&missing));
+    }
+  }
+done:
+  return st;
+}
+
+static sq_status clear_field(sq_store *s, sq_layout_group *g, int f, int row)
+{
+  hsize_t extent[2 + SQ_FIELD_AXES];
+  size_t n = 1;
+  sq_status st = SQ_OK;
+  if (strcmp(g->field[f], "stage_step") == 0) {
+    for (int k = 0; k < g->nstage && st == SQ_OK; ++k) st = put_stage_step(s, g, f, row, k, none);
+    return st;
+  }
+  if (!sq_layout_field(&s->file, g, f)) return SQ_ERR_IO;
+  hid_t space = H5Dget_space(g->dset[f]);
+  const int rank = H5Sget_simple_extent_dims(space, extent, NULL);
+  sq_hdf5_drop(space);
+  for (int i = 2; i < rank; ++i) n *= (size_t)extent[i];
+  double *blank = sq_calloc(n, sizeof *blank, "an empty row");
+  if (blank == NULL) return SQ_ERR_MEMORY;
+  for (size_t i = 0; i < n; ++i) blank[i] = missing;
+  for (int k = 0; k < g->nstage && st == SQ_OK; ++k) st = put_field(s, g, f, row, k, blank);
+  free(blank);
+  return st;
+}
+
+/* Back to what it was before the cell began: a cell that runs again, perhaps to another end, leaves no trace
+ * of the first time. */
+static sq_status clear_cell(sq_store *s, int cell)
+{
+  static const uint64_t no_checksum = 0;
+  sq_status st;
+  SQ_TRY(put_result(s, cell, "", NULL));
+  SQ_TRY(put_column(s, SQ_C_CHECKSUM, cell, &no_checksum));
+  SQ_TRY(clear_history(s, cell));
+  for (int g = 0; g < s->file.ngroup; ++g) {
+    const int row = sq_layout_row(&s->file.group[g], cell);
+    for (int f = 0; row >= 0 && f < s->file.group[g].nfield; ++f)
+      SQ_TRY(clear_field(s, &s->file.group[g], f, row));
+  }
+  SQ_TRY(put_status(s, cell, SQ_CELL_WAITING));
+done:
+  return st;
+}
+
+sq_status sq_store_cell_end(sq_store *s, int cell, sq_cell_status status, const char *reason,
+                            const sq_train_result *r, double wall_s)
+{
+  const double peak = (double)sq_peak_bytes();
+  const int64_t segment = s->segment;
+  uint64_t h;
+  sq_status st;
+  SQ_ASSERT(cell >= 0 && cell < s->file.ncell && status != SQ_CELL_RUNNING);
+  SQ_TRY(put_column(s, SQ_C_RUN_WALL, cell, &wall_s));
+  SQ_TRY(put_column(s, SQ_C_RUN_PEAK, cell, &peak));
+  SQ_TRY(put_column(s, SQ_C_RUN_SEGMENT, cell, &segment));
+  if (status == SQ_CELL_WAITING) return clear_cell(s, cell);
+  SQ_TRY(put_result(s, cell, reason != NULL ? reason : "", r));
+  SQ_TRY(sq_layout_hash(&s->file, cell, (int)status, &h));
+  SQ_TRY(put_column(s, SQ_C_CHECKSUM, cell, &h));
+  SQ_TRY(put_status(s, cell, status));
+done:
+  return st;
+}
+
+sq_status sq_store_segment(sq_store *s, const sq_segment *g)
+{
+  static const hsize_t one = 1;
+  const hsize_t at = (hsize_t)s->segment;
+  const char *text[] = {g->time, g->program, g->cpu, g->blas, g->blas_kernel, g->mpi, g->hdf5, g->hosts};
+  const int64_t count[] = {g->ranks, g->threads};
+  char path[64], fixed[512];
+  sq_status st = SQ_OK;
+  for (int i = SQ_NSEGMENT - 1; i >= 0 && st == SQ_OK; --i) { /* time last: it marks the row as used */
+    const sq_column *k = &sq_segment_columns[i];
+    sq_format(path, sizeof path, "/segments/%s", k->name);
+    hid_t d = H5Dopen2(s->file.file, path, H5P_DEFAULT);
+    if (i < SQ_S_RANKS) fix_text(fixed, k->len, text[i]);
+    st = d < 0 ? refused(s, path)
+               : put(s, d, path, i < SQ_S_RANKS ? -1 : H5T_NATIVE_INT64, &at, &one,
+                     i < SQ_S_RANKS ? (const void *)fixed : (const void *)&count[i - SQ_S_RANKS]);
+    sq_hdf5_drop(d);
+  }
+  return st;
+}
+
+sq_cell_status sq_store_status(const sq_store *s, int cell)
+{
+  SQ_ASSERT(cell >= 0 && cell < s->file.ncell);
+  return (sq_cell_status)s->status[cell];
+}
+
+/* ---- opening
+ * ------------------------------------------------------------------------------------------------ */
+static void destroy(sq_store *s)
+{
+  for (int g = 0; g < s->ngroup && s->field != NULL; ++g) free(s->field[g]);
+  free(s->field);
+  free(s->group);
+  free(s->status);
+  free(s);
+}
+
+static int fill_group(sq_layout_group *to, const sq_store_group *from)
+{
+  memcpy(to->cell, from->cell, (size_t)from->ncell * sizeof *to->cell);
+  for (int f = 0; f <= from->nfield; ++f)
+    if ((to->field[f] = strdup(f < from->nfield ? from->field[f].name : "stage_step")) == NULL) return 0;
+  return 1;
+}
+
+static int place_of(const sq_layout_group *g, const char *field)
+{
+  for (int f = 0; f < g->nfield; ++f)
+    if (strcmp(g->field[f], field) == 0) return f;
+  return -1;
+}
+
+/* The plan's groups in the layout's order, and where the plan's fields are in it. */
+static int map_groups(sq_store *s, const sq_store_plan *p)
+{
+  s->group = calloc((size_t)p->ngroup + 1, sizeof *s->group);
+  s->field = calloc((size_t)p->ngroup + 1, sizeof *s->field);
+  if (s->group == NULL || s->field == NULL) return 0;
+  s->ngroup = p->ngroup;
+  for (int g = 0; g < p->ngroup; ++g) {
+    const sq_store_group *from = &p->group[g];
+    sq_layout_group *to =
+        sq_layout_add_group(&s->file, from->path, from->ncell, from->nstage, from->nfield + 1);
+    s->field[g] = calloc((size_t)from->nfield + 1, sizeof **s->field);
+    if (to == NULL || s->field[g] == NULL || !fill_group(to, from)) return 0;
+  }
+  sq_layout_sort(&s->file);
+  for (int g = 0; g < p->ngroup; ++g)
+    for (int i = 0; i < s->file.ngroup; ++i) {
+      const sq_store_group *from = &p->group[g];
+      if (strcmp(from->path, s->file.group[i].path) != 0) continue;
+      s->group[g] = i;
+      for (int f = 0; f <= from->nfield; ++f)
+        s->field[g][f] = place_of(&s->file.group[i], f < from->nfield ? from->field[f].name : "stage_step");
+    }
+  return 1;
+}
+
+/* comm == MPI_COMM_NULL: serial, to mend a file before it is opened by all. */
+static sq_status attach(MPI_Comm comm, const char *path, const sq_store_plan *p, sq_store **out)
+{
+  *out = NULL;
+  sq_store *s = sq_calloc(1, sizeof *s, "a results file");
+  if (s == NULL) return SQ_ERR_MEMORY;
+  s->comm = comm;
+  s->weights = p->weights;
+  sq_status st = sq_layout_open(&s->file, path, comm, 1);
+  if (st == SQ_OK && s->file.ncell != sq_experiment_ncell(p->experiment))
+    st = sq_fail(SQ_ERR_IO, "%s is damaged: %d cells, expected %d", path, s->file.ncell,
+                 sq_experiment_ncell(p->experiment));
+  if (st == SQ_OK) {
+    const hsize_t start = 0, count = (hsize_t)s->file.ncell;
+    s->status = calloc((size_t)s->file.ncell + 1, 1);
+    if (s->status == NULL || !map_groups(s, p))
+      st = sq_fail(SQ_ERR_MEMORY, "%s: no memory to open it", path);
+    else if (sq_layout_read(s->file.cells[SQ_C_STATUS], -1, &start, &count, s->status) < 0)
+      st = sq_fail(SQ_ERR_IO, "%s: cannot be read (%s)", path, sq_hdf5_cause());
+  }
+  for (int i = 0; st == SQ_OK && i < s->file.ncell; ++i)
+    if (s->status[i] > SQ_CELL_FAILED)
+      st = sq_fail(SQ_ERR_IO, "%s is damaged: cell %d has status %d", path, i, s->status[i]);
+  *out = s;
+  return st;
+}
+
+/* All take the worst status of any rank, and its text. */
+static sq_status agree(MPI_Comm comm, sq_status mine)
+{
+  struct {
+    int value, rank;
+  } in = {(int)mine, 0}, worst;
+  char text[1024];
+  MPI_Comm_rank(comm, &in.rank);
+  MPI_Allreduce(&in, &worst, 1, MPI_2INT, MPI_MAXLOC, comm);
+  if (worst.value == SQ_OK) return SQ_OK;
+  snprintf(text, sizeof text, "%s", sq_error_text());
+  MPI_Bcast(text, (int)sizeof text, MPI_CHAR, worst.rank, comm);
+  return mine != SQ_OK ? mine : sq_fail((sq_status)worst.value, "%s", text);
+}
+
+/* After rank 0 has made or mended the file.  The look at the file first: H5Fopen waits for all ranks. */
+static sq_status open_together(MPI_Comm comm, const char *path, const sq_store_plan *p, int segment,
+                               sq_store **out)
+{
+  const int visible = access(path, R_OK | W_OK) == 0;
+  sq_store *s = NULL;
+  sq_status st =
+      agree(comm, visible ? SQ_OK
+                          : sq_fail(SQ_ERR_IO, "%s: not writable on every host: %s", path, strerror(errno)));
+  if (st != SQ_OK) return st;
+  st = attach(comm, path, p, &s);
+  const int here = s != NULL && s->file.file >= 0;
+  st = agree(comm, st);
+  if (st == SQ_OK) {
+    s->segment = segment;
+    *out = s;
+    return SQ_OK;
+  }
+  int everywhere;
+  MPI_Allreduce(&here, &everywhere, 1, MPI_INT, MPI_MIN, comm);
+  if (s != NULL) {
+    if (everywhere)
+      sq_layout_close(&s->file); /* closing is collective: else the file is left to the end of the process */
+    destroy(s);
+  }
+  return st;
+}
+
+sq_status sq_store_create(MPI_Comm comm, const char *path, const sq_store_plan *p, sq_store **s)
+{
+  int rank;
+  *s = NULL;
+  sq_hdf5_init();
+  MPI_Comm_rank(comm, &rank);
+  const sq_status st = agree(comm, rank == 0 ? sq_schema_make(path, p) : SQ_OK);
+  return st == SQ_OK ? open_together(comm, path, p, 0, s) : st;
+}
+
+/* ---- resume
+ * ------------------------------------------------------------------------------------------------- */
+static sq_status compare_plan(const char *path, const sq_store_plan *p)
+{
+  sq_h5 *f = NULL;
+  char *text = NULL;
+  int version = 0;
+  sq_status st;
+  SQ_TRY(sq_h5_open(path, &f));
+  SQ_TRY(sq_h5_read_int_attribute(f, "/", "schema_version", &version));
+  if (version != SQ_SCHEMA_VERSION) {
+    st = sq_fail(SQ_ERR_USAGE, "%s has schema version %d; this program writes %d; use another --out", path,
+                 version, SQ_SCHEMA_VERSION);
+    goto done;
+  }
+  SQ_TRY(sq_h5_read_text_attribute(f, "/", "precision", &text));
+  if (strcmp(text, SQ_PRECISION) != 0) {
+    st = sq_fail(SQ_ERR_USAGE, "%s was made in %s; this program computes in %s", path, text, SQ_PRECISION);
+    goto done;
+  }
+  free(text);
+  SQ_TRY(sq_h5_read_text_attribute(f, "/", "grid", &text));
+  SQ_TRY(sq_schema_compare(path, text, sq_experiment_json(p->experiment)));
+done:
+  free(text);
+  sq_h5_close(&f);
+  return st == SQ_ERR_DATA ? SQ_ERR_IO : st;
+}
+
+/* Rows of /segments that are used; a full table keeps its last row for the newest. */
+static int used_segments(const sq_layout *l)
+{
+  char time[SQ_MAX_SEGMENTS][32];
+  const hsize_t start = 0, count = SQ_MAX_SEGMENTS;
+  int n = 0;
+  hid_t d = H5Dopen2(l->file, "/segments/time", H5P_DEFAULT);
+  hid_t t = sq_hdf5_text_type(sizeof time[0]);
+  if (d >= 0 && sq_layout_read(d, t, &start, &count, time) >= 0)
+    while (n < SQ_MAX_SEGMENTS && time[n][0] != '\0') ++n;
+  sq_hdf5_drop(t);
+  sq_hdf5_drop(d);
+  return n < SQ_MAX_SEGMENTS ? n : SQ_MAX_SEGMENTS - 1;
+}
+
+static sq_status mend(const char *path, const sq_store_plan *p, int *segment)
+{
+  sq_store *s = NULL;
+  sq_status st;
+  SQ_TRY(compare_plan(path, p));
+  SQ_TRY(attach(MPI_COMM_NULL, path, p, &s));
+  if (s->file.max_evals != p->max_evals) {
+    st = sq_fail(SQ_ERR_USAGE, "%s has room for %d evaluations, %d are planned now; use another --out", path,
+                 s->file.max_evals, p->max_evals);
+    goto done;
+  }
+  for (int g = 0; g < s->file.ngroup; ++g)
+    for (int f = 0; f < s->file.group[g].nfield; ++f)
+      SQ_TRY(sq_layout_field(&s->file, &s->file.group[g], f) ? SQ_OK : SQ_ERR_IO);
+  for (int i = 0; i < s->file.ncell; ++i)
+    if (s->status[i] == SQ_CELL_RUNNING) SQ_TRY(clear_cell(s, i));
+  *segment = used_segments(&s->file);
+done:
+  if (s != NULL) {
+    if (sq_layout_close(&s->file) < 0 && st == SQ_OK)
+      st = sq_fail(SQ_ERR_IO, "%s: cannot be written: %s", path, sq_hdf5_cause());
+    destroy(s);
+  }
+  return st == SQ_ERR_DATA ? SQ_ERR_IO : st;
+}
+
+sq_status sq_store_resume(MPI_Comm comm, const char *path, const sq_store_plan *p, sq_store **s)
+{
+  int rank, segment = 0;
+  *s = NULL;
+  sq_hdf5_init();
+  MPI_Comm_rank(comm, &rank);
+  const sq_status st = agree(comm, rank == 0 ? mend(path, p, &segment) : SQ_OK);
+  if (st != SQ_OK) return st;
+  MPI_Bcast(&segment, 1, MPI_INT, 0, comm);
+  return open_together(comm, path, p, segment, s);
+}
+
+sq_status sq_store_close(sq_store **ps)
+{
+  sq_store *s = *ps;
+  if (s == NULL) return SQ_OK;
+  *ps = NULL;
+  char path[256];
+  snprintf(path, sizeof path, "%s", s->file.path);
+  sq_status st = SQ_OK;
+  /* Both are collective and come back on every rank, also where an earlier write failed. */
+  if (H5Fflush(s->file.file, H5F_SCOPE_GLOBAL) < 0)
+    st = sq_fail(SQ_ERR_IO, "%s: cannot be written: %s", path, sq_hdf5_cause());
+  if (sq_layout_close(&s->file) < 0 && st == SQ_OK)
+    st = sq_fail(SQ_ERR_IO, "%s: cannot be closed: %s", path, sq_hdf5_cause());
+  st = agree(s->comm, st);
+  destroy(s);
+  return st;
+}

@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# Missing data, unwritable output, cells that diverge or fail.
+. "$(dirname "$0")/lib.sh"
+s=$program
+write_grid tiny 40
+
+cat >listops.json <<'J'
+{"dataset":{"_name_":"listops","data_dir":"nowhere"},
+ "train":{"total_steps":2,"batch_size":4,"lr":0.001},
+ "model":{"layer":"transformer","attention_fn":"sm-attention","num_layers":1,"hidden_dim":16,"state_dim":16,"num_heads":1,
+          "vocab_size":18,"output_dim":10,"mixer":"none","mixer_dim":16,"max_pos_embed":2048,"classifier":true,"pooling":"mean"}}
+J
+expect 3 'nowhere' -- "$s" run listops.json
+expect 3 'nowhere' -- ranks 2 "$s" run listops.json
+[ -e listops.h5 ] && fail "missing data, but a file was made"
+expect 0 -- "$s" plan listops.json # needs no data
+
+expect 4 -- "$s" run tiny.json --out nowhere/x.h5
+expect 4 -- ranks 2 "$s" run tiny.json --out nowhere/x.h5
+
+# A rate that overflows float32 in one of two cells: diverged is a result.
+cat >rates.json <<'J'
+{"name":"rates","base":["softmax.json"],"sweep":{"train.lr":[0.003,1e30]},
+ "analysis":{"batch_size":4,"hankel_samples":0,"memory_samples":2}}
+J
+for n in 1 2; do
+  expect 0 -- ranks $n "$s" run rates.json --out rates$n.h5
+  grep -q 'warning: 1 diverged: .*lr=1e+*30' err.txt || fail "no line that names the diverged cell: $(cat err.txt)"
+  [ "$(status_count rates$n.h5 done)" = 1 ] || fail "the other cell is not done"
+  [ "$(status_count rates$n.h5 diverged)" = 1 ] || fail "the cell is not marked diverged"
+done
+same_numbers rates1.h5 rates2.h5
+
+# The second cell's workspace does not fit the address space that is allowed: failed, and the others go on.  Address sanitizer
+# takes more than that by itself.
+cat >sizes.json <<'J'
+{"name":"sizes","base":["softmax.json"],"sweep":{"train.batch_size":[16,65536]},"dataset":{"input_seq_length":128},
+ "model":{"max_pos_embed":128},"analysis":{"batch_size":4,"hankel_samples":0,"memory_samples":2}}
+J
+need_kb=$("$s" plan sizes.json --json 2>/dev/null | python3 -c 'import json, sys; print(int(json.load(sys.stdin)["memory_bytes_rank"] / 1024))')
+memory_kb=$(sed -n 's/^MemTotal: *\([0-9]*\) kB/\1/p' /proc/meminfo)
+if [ "$need_kb" -lt "$memory_kb" ] && ! ldd "$s" | grep -q asan; then
+  (ulimit -v "$need_kb"; "$s" run sizes.json >out.txt 2>err.txt)
+  got=$?
+  [ "$got" = 1 ] || fail "a failed cell: exit status $got, expected 1: $(cat err.txt)"
+  grep -q '^seqspectra: 1 cell failed: .*65536' err.txt || fail "no line that names the failed cell: $(cat err.txt)"
+  [ "$(status_count sizes.h5 done)" = 1 ] && [ "$(status_count sizes.h5 failed)" = 1 ] || fail "statuses after a failure"
+else
+  echo "not tested here: a cell without memory (it needs $need_kb kB of $memory_kb)"
+fi
+# 64 times that is refused before anything starts.
+if [ $((64 * need_kb)) -gt "$memory_kb" ]; then
+  expect 2 'need .* this machine has' -- "$s" run sizes.json --out x.h5 --set dataset.input_seq_length=8192 --set model.max_pos_embed=8192
+  [ -e x.h5 ] && fail "too little memory, but a file was made"
+fi
+finish

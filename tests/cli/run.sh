@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# The same grid on 1, 2 and 4 ranks gives the same numbers bit for bit; files are never overwritten.
+. "$(dirname "$0")/lib.sh"
+s=$program
+write_grid tiny 60
+
+expect 0 -- "$s" run tiny.json
+[ -e tiny.h5 ] || fail "no tiny.h5"
+grep -q 'results: tiny.h5' out.txt || fail "the end does not say where the file is"
+grep -q 'softmax' out.txt || fail "no accuracy table"
+[ "$(status_count tiny.h5 done)" = 6 ] || fail "not all of the 6 cells are done"
+for n in 2 4 7; do
+  expect 0 -- ranks $n "$s" run tiny.json --out on$n.h5 --quiet
+  [ -s out.txt ] && fail "--quiet prints: $(head -2 out.txt)"
+  same_numbers tiny.h5 on$n.h5
+done
+
+cp tiny.h5 before.h5
+expect 2 'exists already: --resume' -- "$s" run tiny.json
+expect 2 'exists already: --resume' -- ranks 2 "$s" run tiny.json
+cmp -s tiny.h5 before.h5 || fail "a refused run has changed the file"
+expect 0 -- "$s" run tiny.json --resume # nothing left to do
+same_numbers tiny.h5 before.h5
+expect 2 'seed|cells|grid' -- "$s" run tiny.json --resume --set seed=5
+expect 2 -- "$s" run tiny.json --resume --set train.lr=0.5
+same_numbers tiny.h5 before.h5
+
+expect 0 -- "$s" run tiny.json --out new.h5 --resume # nothing to resume yet
+grep -q 'nothing to resume' err.txt || fail "no note that there is nothing to resume"
+same_numbers tiny.h5 new.h5
+
+expect 0 -- "$s" run tiny.json --set run.save_weights=true --out weights.h5 --quiet
+expect 0 -- "$s" analyze tiny.json --cell 1 --weights weights.h5 --out again.h5
+python=$(for p in /usr/bin/python3 python3; do $p -c 'import h5py' 2>/dev/null && echo $p && break; done)
+if [ -n "$python" ]; then
+  "$python" - <<'PY' || fail "analyze of saved weights does not give the run's numbers"
+import h5py, numpy as np
+a, b = h5py.File("weights.h5"), h5py.File("again.h5")
+assert a["/cells/test_metric"][1] == b["/cells/test_metric"][0]
+assert abs(a["/cells/test_loss"][1] - b["/cells/test_loss"][0]) == 0
+g = "/spectra/mqar/softmax/dsf"
+rows = list(a[g + "/cell"][:])
+for name in a[g]:
+    x, y = a[g][name], b[g][name] if name in b[g] else None
+    if y is None or x.ndim < 3 or x.dtype.kind != "f":
+        continue
+    assert np.array_equal(x[rows.index(1), -1], y[0, -1], equal_nan=True), name
+    assert np.all(np.isnan(y[0, 0])), name  # init: nothing
+PY
+fi
+expect 3 'no tensor "/weights/1/|expected' -- "$s" analyze linear.json --weights weights.h5 --cell 0 --set model.num_layers=3 --out x.h5
+expect 3 'shape' -- "$s" analyze softmax.json --weights weights.h5 --out x.h5 --set model.hidden_dim=64
+expect 3 -- "$s" analyze softmax.json --weights nowhere.h5 --out x.h5
+expect 3 -- "$s" analyze softmax.json --weights tiny.json --out x.h5
+[ -e x.h5 ] && fail "a refused analysis has left a file"
+finish

@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# Stopping and going on: SIGTERM and the time limit give 75, kill -9 a file that opens; --resume then gives the same numbers as
+# a run without interruption.
+. "$(dirname "$0")/lib.sh"
+s=$program
+write_grid tiny ${SQ_STOP_STEPS:-2000}
+"$s" run tiny.json --out whole.h5 --quiet || fail "the uninterrupted run"
+
+# wait_for FILE: until the first cell is done
+wait_for() {
+  for _ in $(seq 600); do
+    [ -e "$1" ] && [ "$(status_count "$1" done 2>/dev/null)" -ge 1 ] && return
+    sleep 0.1
+  done
+  fail "no cell of $1 was done after 60 s"
+}
+left() { echo $((6 - $(status_count "$1" done))); }
+
+# By a signal to a program that is alone.
+"$s" run tiny.json --out term.h5 --quiet 2>err.txt &
+pid=$!
+wait_for term.h5
+kill -TERM $pid
+wait $pid
+got=$?
+[ $got = 75 ] || fail "SIGTERM: exit status $got, expected 75: $(cat err.txt)"
+grep -q '^seqspectra: stopped (Terminated): [1-5] of 6 cells done, [1-5] left; go on with: run tiny.json --out term.h5 --resume$' err.txt ||
+  fail "SIGTERM: $(cat err.txt)"
+[ "$(status_count term.h5 running)" = 0 ] || fail "a stopped cell is still marked as running"
+expect 0 -- ranks 2 "$s" run tiny.json --out term.h5 --quiet --resume
+same_numbers whole.h5 term.h5
+
+# By a signal to one rank of three: all stop.
+ranks 3 "$s" run tiny.json --out usr.h5 --quiet 2>err.txt &
+pid=$!
+wait_for usr.h5
+rank_pids() { for p in $(pgrep -f "$s run tiny.json --out $1"); do [ "$(readlink /proc/$p/exe)" = "$(readlink -f "$s")" ] && echo $p; done; }
+kill -USR1 $(rank_pids usr.h5 | tail -1)
+wait $pid
+got=$?
+[ $got = 75 ] || fail "SIGUSR1 to one rank: exit status $got, expected 75: $(cat err.txt)"
+[ "$(grep -c '^seqspectra: stopped' err.txt)" = 1 ] || fail "SIGUSR1: not one line: $(cat err.txt)"
+expect 0 -- "$s" run tiny.json --out usr.h5 --quiet --resume
+same_numbers whole.h5 usr.h5
+
+# By the time limit, as often as it takes.
+tries=0
+"$s" run tiny.json --out limit.h5 --quiet --time-limit 1 2>/dev/null
+got=$?
+while [ $got = 75 ] && [ $tries -lt 200 ]; do
+  tries=$((tries + 1))
+  "$s" run tiny.json --out limit.h5 --quiet --resume --time-limit $((1 + tries)) 2>/dev/null
+  got=$?
+done
+[ $got = 0 ] && [ $tries -ge 1 ] || fail "time limit: status $got after $tries restarts"
+same_numbers whole.h5 limit.h5
+
+# kill -9 of one rank: nothing hangs, the file opens, what is done is whole, and the rest can be made up for.
+ranks 2 "$s" run tiny.json --out killed.h5 --quiet >/dev/null 2>&1 &
+pid=$!
+wait_for killed.h5
+kill -9 $(rank_pids killed.h5 | tail -1)
+for _ in $(seq 300); do kill -0 $pid 2>/dev/null || break; sleep 0.1; done
+kill -0 $pid 2>/dev/null && { fail "the other rank hangs 30 s after one was killed"; kill $pid; }
+wait $pid && fail "a killed run exits with 0"
+[ "$(left killed.h5)" -ge 1 ] || fail "nothing was left to do: the test kills too late"
+done_before=$(status_count killed.h5 done)
+[ "$done_before" -ge 1 ] || fail "no finished cell in the file of a killed run"
+expect 0 -- "$s" status killed.h5
+expect 0 -- ranks 2 "$s" run tiny.json --out killed.h5 --quiet --resume
+same_numbers whole.h5 killed.h5
+finish
