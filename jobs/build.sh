@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# jobs/build.sh [PRESET [CMAKE ARGUMENTS]]: configures and builds a preset (default: release) into its folder; prints the folder.
+# jobs/build.sh [PRESET [CMAKE ARGUMENTS]]: configures and builds a preset (default: release) into its folder, e.g.
+# jobs/build.sh release -DSQ_TESTS=OFF.
 set -eu
 cd "$(dirname "$0")/.."
 . jobs/lib.sh

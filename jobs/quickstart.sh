@@ -21,7 +21,7 @@ done
 case $ranks in '' | *[!0-9]* | 0) die "--ranks: expected a number from 1, got '$ranks'" 2 ;; esac
 
 jobs/install-deps.sh $sudo
-jobs/build.sh release
+jobs/build.sh release -DSQ_TESTS=OFF # the tests need more packages
 mpi_environment
 export OPENBLAS_NUM_THREADS=1
 

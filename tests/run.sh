@@ -20,7 +20,7 @@ done
 legs=--tests
 case $preset in clang | mpich | reference) legs=--all-legs ;; esac
 jobs/install-deps.sh $legs $sudo
-jobs/build.sh "$preset"
+jobs/build.sh "$preset" -DSQ_TESTS=ON
 mpi_environment
 dir=build
 [ "$preset" = release ] || dir=build-$preset

@@ -1,8 +1,8 @@
-/* include/sq/grid.h: who does which job.  Knows jobs as numbers with a cost and a callback, so it is tested with jobs that sleep, fail
- * or diverge.
+/* include/sq/grid.h: who does which job.  Knows jobs as numbers with a cost and a callback, so it is tested
+ * with jobs that sleep, fail or diverge.
  *
- * Rank 0 keeps the list, hands jobs out longest first, and works too: it answers requests between its own steps, from
- * sq_grid_poll(), which the job calls often. */
+ * Rank 0 keeps the list, hands jobs out longest first, and works too: it answers requests between its own
+ * steps, from sq_grid_poll(), which the job calls often. */
 #pragma once
 
 #include <mpi.h>
@@ -13,33 +13,37 @@ typedef struct sq_grid sq_grid;
 
 typedef struct {
   void *user;
-  /* Does job i on this rank.  A job that fails by itself records that and returns SQ_OK; SQ_STOPPED: left unfinished, because
-     sq_grid_poll said so; any other error stops the whole grid (every rank finishes its running job's current step, then returns). */
+  /* Does job i on this rank.  A job that fails by itself records that and returns SQ_OK; SQ_STOPPED: left
+     unfinished, because sq_grid_poll said so; any other error stops the whole grid (every rank finishes its
+     running job's current step, then returns). */
   sq_status (*run)(void *user, sq_grid *g, int job);
   /* Rank 0 only, may be NULL: called about once a second from sq_grid_poll with the state of the grid. */
   void (*progress)(void *user, const sq_grid *g);
-  /* Any rank, may be NULL: called from sq_grid_poll and while this rank waits for work; nonzero asks all ranks to stop (signals,
-     time limits). */
+  /* Any rank, may be NULL: called from sq_grid_poll and while this rank waits for work; nonzero asks all
+     ranks to stop (signals, time limits). */
   int (*watch)(void *user);
 } sq_grid_ops;
 
 typedef struct {
   int total, running, done, waiting, stopped; /* done: skipped ones too; stopped: begun and left unfinished */
-  double cost_total, cost_done; /* in the unit of cost, skipped jobs left out; running jobs count by their fraction */
+  double cost_total,
+      cost_done; /* in the unit of cost, skipped jobs left out; running jobs count by their fraction */
 } sq_grid_state;
 
-/* Collective on comm.  Runs jobs 0..njob-1 with cost[i] > 0 (only rank 0's list is read); skip[i] != 0: already finished.
-   Returns SQ_OK when all are done, SQ_STOPPED if a stop left some undone, or the first error: the same status, with the same
-   text, on all ranks. */
+/* Collective on comm.  Runs jobs 0..njob-1 with cost[i] > 0 (only rank 0's list is read); skip[i] != 0:
+   already finished. Returns SQ_OK when all are done, SQ_STOPPED if a stop left some undone, or the first
+   error: the same status, with the same text, on all ranks. */
 sq_status sq_grid_run(MPI_Comm comm, int njob, const double *cost, const int *skip, const sq_grid_ops *ops);
 
-/* From inside a job.  fraction: how far it is, 0..1.  Nonzero: stop now, leave the job unfinished.  Cheap: call it before each step. */
+/* From inside a job.  fraction: how far it is, 0..1.  Nonzero: stop now, leave the job unfinished.  Cheap:
+ * call it before each step. */
 int sq_grid_poll(sq_grid *g, double fraction);
 /* Asks all ranks to stop at their next poll (signal, time limit).  From any rank. */
 void sq_grid_stop(sq_grid *g);
 sq_grid_state sq_grid_get_state(const sq_grid *g); /* rank 0 */
 int sq_grid_rank(const sq_grid *g);
-/* From inside a job: one number that travels to rank 0 with the job's end (a metric, for instance); NaN unless set. */
+/* From inside a job: one number that travels to rank 0 with the job's end (a metric, for instance); NaN
+ * unless set. */
 void sq_grid_set_result(sq_grid *g, double value);
 /* Rank 0: how far a job is (0: waiting, 1: done), and its result (NaN: none yet). */
 double sq_grid_fraction(const sq_grid *g, int job);

@@ -73,7 +73,7 @@ typedef struct {
   /* Mixer output y (T,D) in float64 from the heads' outputs (T, H*dv) (the output projection). */
   void (*output)(const sq_mixer *m, const sq_real *theta, int T, const double *heads, double *y);
   /* Protocol `published`: log|lambda| (T, H) of sequence b from the block's OUTPUT x (nrow,D); row 0 is NaN if first == 1.
-     scratch: scratch_bytes() + published_scratch_bytes(). */
+     scratch: published_scratch_bytes(). */
   size_t (*published_scratch_bytes)(const sq_mixer *m);
   void (*published)(const sq_mixer *m, const sq_real *theta, const sq_rows *rows, const sq_real *x, int b,
                     double *log_lambda, void *scratch);

@@ -35,6 +35,8 @@ typedef struct sq_spectra sq_spectra;
 sq_status sq_spectra_create(const sq_config *c, const sq_model *m, const char *protocol, int nsample,
                             int seq_len, sq_spectra **s);
 void sq_spectra_destroy(sq_spectra **s);
+/* Scratch that the first sq_spectra_run will take and keep. */
+size_t sq_spectra_bytes(const sq_spectra *s);
 const sq_field *sq_spectra_fields(const sq_spectra *s, int *n);
 const sq_axis *sq_spectra_axes(const sq_spectra *s, int *n);
 /* Fills out[f] (product of dim) for each field; sample: nsample sequences, evaluation mode, run through the

@@ -135,7 +135,7 @@ static sq_status shape_fill(const sq_cells *c, int i, const sq_model *m, shape *
     SQ_TRY(sq_spectra_create(cell, m, sq_config_string_at(cell, "analysis.protocols", p),
                              sq_cells_nsample(cell, info), info->seq_len, &s->s[p]));
     const sq_field *f = sq_spectra_fields(s->s[p], &n);
-    c->bytes[i] += sq_fields_bytes(f, n);
+    c->bytes[i] += sq_fields_bytes(f, n) + sq_spectra_bytes(s->s[p]);
   }
 done:
   return st;

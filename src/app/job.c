@@ -126,9 +126,10 @@ sq_status sq_job_run(sq_worker_state *w, sq_grid *g, int i)
            .config = sq_experiment_cell(w->cells->experiment, i),
            .plan = &w->cells->plan[i]};
   const double start = sq_wall_s();
-  const sq_status st = sq_store_cell_running(w->store, i, sq_grid_rank(g), w->host);
+  sq_status st = sq_store_cell_running(w->store, i, sq_grid_rank(g), w->host);
   if (st != SQ_OK) return st;
-  return finish(&j, train(&j), sq_wall_s() - start);
+  st = train(&j);
+  return finish(&j, st, sq_wall_s() - start);
 }
 
 void sq_job_clear(sq_worker_state *w)

@@ -1,8 +1,9 @@
 /* src/grid/grid.c: jobs on demand.
  *
- * Workers ask (ASK, with the outcome of the job before), rank 0 answers with a job or with END, which the worker answers with
- * BYE.  Messages between two ranks keep their order whatever the tag, as long as the receiver takes any tag; so END is the last
- * that a worker gets, BYE the last that it sends, and nothing is under way when the communicator is freed.
+ * Workers ask (ASK, with the outcome of the job before), rank 0 answers with a job or with END, which the
+ * worker answers with BYE.  Messages between two ranks keep their order whatever the tag, as long as the
+ * receiver takes any tag; so END is the last that a worker gets, BYE the last that it sends, and nothing is
+ * under way when the communicator is freed.
  *
  * Nobody blocks inside MPI while waiting: an oversubscribed core belongs to the ranks that compute. */
 #include "sq/grid.h"
@@ -33,15 +34,16 @@ struct sq_grid {
   MPI_Request sending; /* report under way */
 
   /* Rank 0. */
-  int njob, next, nworking, asked; /* next: in order; nworking: workers that have not said BYE; asked: workers that have asked once */
+  int njob, next, nworking, asked; /* next: in order; nworking: workers that have not said BYE; asked: workers
+                                      that have asked once */
   int *order;                      /* jobs that are not skipped, longest first */
   int norder;
-  int *running_on;                 /* (nrank) job of a rank, or NO_JOB */
-  char *begun;                     /* (nrank) has asked before */
-  job_state *state;                /* (njob) */
+  int *running_on;  /* (nrank) job of a rank, or NO_JOB */
+  char *begun;      /* (nrank) has asked before */
+  job_state *state; /* (njob) */
   const double *cost;
-  double *fraction, *value;        /* (njob) progress and result */
-  sq_status status;                /* first error */
+  double *fraction, *value; /* (njob) progress and result */
+  sq_status status;         /* first error */
   int failed_rank;
 };
 
@@ -50,7 +52,8 @@ int sq_grid_rank(const sq_grid *g)
   return g->rank;
 }
 
-/* ---- rank 0: the list ----------------------------------------------------------------------------------- */
+/* ---- rank 0: the list -----------------------------------------------------------------------------------
+ */
 
 typedef struct {
   double cost;
@@ -118,7 +121,9 @@ sq_grid_state sq_grid_get_state(const sq_grid *g)
   for (int k = 0; k < g->norder; ++k) {
     const int i = g->order[k];
     s.cost_total += g->cost[i];
-    s.cost_done += g->cost[i] * (g->state[i] == JOB_DONE ? 1 : g->state[i] == JOB_RUNNING ? g->fraction[i] : 0);
+    s.cost_done += g->cost[i] * (g->state[i] == JOB_DONE      ? 1
+                                 : g->state[i] == JOB_RUNNING ? g->fraction[i]
+                                                              : 0);
   }
   return s;
 }
@@ -213,7 +218,8 @@ static int serve(sq_grid *g)
   return any;
 }
 
-/* ---- waiting -------------------------------------------------------------------------------------------- */
+/* ---- waiting --------------------------------------------------------------------------------------------
+ */
 
 /* Doubling from 20 us to 1 ms: prompt when jobs are short, no load when they are long. */
 static void nap(long *ns)
@@ -244,7 +250,8 @@ static int everybody_ended(const sq_grid *g)
   return g->nworking == 0;
 }
 
-/* ---- a job, on any rank ----------------------------------------------------------------------------------- */
+/* ---- a job, on any rank -----------------------------------------------------------------------------------
+ */
 
 void sq_grid_stop(sq_grid *g)
 {
@@ -361,7 +368,8 @@ static sq_status share_status(sq_grid *g)
 
 sq_status sq_grid_run(MPI_Comm comm, int njob, const double *cost, const int *skip, const sq_grid_ops *ops)
 {
-  sq_grid g = {.ops = ops, .user = ops->user, .job = NO_JOB, .reported = sq_wall_s(), .sending = MPI_REQUEST_NULL};
+  sq_grid g = {
+      .ops = ops, .user = ops->user, .job = NO_JOB, .reported = sq_wall_s(), .sending = MPI_REQUEST_NULL};
   int have;
   sq_status st;
   MPI_Comm_dup(comm, &g.comm);

@@ -42,7 +42,8 @@ struct sq_spectra {
   int nfield, place[F_COUNT]; /* place of a field in field[], -1: not made */
 
   /* Scratch, planned and allocated by sq_spectra_create. */
-  sq_arena arena;
+  sq_arena arena; /* of the first run */
+  size_t bytes;   /* that it will hold */
   sq_factors f;     /* for the longest sequence and the largest head */
   double *lambda;   /* (layer, head, sample, position) log lambda; NULL if it is a field */
   double *row;      /* (position) */

@@ -43,7 +43,6 @@ static void largest_factors(sq_spectra *s)
 static void take_scratch(sq_spectra *s, sq_arena *a)
 {
   const size_t T = (size_t)s->seq_len, S = (size_t)s->nsample;
-  s->cut = SQ_TAKE(a, (size_t)s->ncut, double);
   s->lambda = s->store_all ? NULL : SQ_TAKE(a, all_lambda(s), double);
   s->row = SQ_TAKE(a, T, double);
   s->percent = SQ_TAKE(a, S * SQ_NRADIUS, double);
@@ -54,7 +53,7 @@ static void take_scratch(sq_spectra *s, sq_arena *a)
     size_t bytes = 0;
     for (int l = 0; l < s->nlayer; ++l) {
       const sq_mixer *m = sq_model_mixer(s->model, l);
-      const size_t need = sq_mixer_get(m)->scratch_bytes(m) + sq_mixer_get(m)->published_scratch_bytes(m);
+      const size_t need = sq_mixer_get(m)->published_scratch_bytes(m);
       if (need > bytes) bytes = need;
     }
     s->rows_all = SQ_TAKE(a, T * (size_t)s->nhead, double);
@@ -78,7 +77,6 @@ sq_status sq_spectra_create(const sq_config *c, const sq_model *m, const char *p
 {
   SQ_ASSERT(nsample >= 1 && seq_len >= 1);
   sq_arena plan = {0};
-  sq_status st;
   sq_spectra *s = sq_calloc(1, sizeof *s, "an analysis");
   *out = NULL;
   if (s == NULL) return SQ_ERR_MEMORY;
@@ -100,22 +98,39 @@ sq_status sq_spectra_create(const sq_config *c, const sq_model *m, const char *p
     /* a block of at most seq_len/2 rows or columns; the infinite state keeps its leading values */
     s->nindex = least(s->f.exponential ? 64 : s->f.n, most(1, seq_len / 2));
   }
-  take_scratch(s, &plan);
-  SQ_TRY(sq_arena_create(&s->arena, plan.used, "an analysis"));
-  take_scratch(s, &s->arena);
+  s->cut = sq_calloc((size_t)s->ncut, sizeof *s->cut, "an analysis");
+  if (s->cut == NULL) {
+    sq_spectra_destroy(&s);
+    return SQ_ERR_MEMORY;
+  }
   for (int i = 0; i < s->ncut; ++i) s->cut[i] = sq_config_real_at(c, "analysis.hankel_cuts", i);
+  take_scratch(s, &plan);
+  s->bytes = plan.used;
   sq_fields_make(s);
   *out = s;
   return SQ_OK;
-done:
-  sq_spectra_destroy(&s);
-  return st;
+}
+
+size_t sq_spectra_bytes(const sq_spectra *s)
+{
+  return s->bytes;
+}
+
+/* The scratch is had at the first run: a grid's shapes are planned for cells that another rank, or none, will train. */
+static sq_status have_scratch(sq_spectra *s)
+{
+  if (s->arena.base != NULL) return SQ_OK;
+  const sq_status st = sq_arena_create(&s->arena, s->bytes, "an analysis");
+  if (st != SQ_OK) return st;
+  take_scratch(s, &s->arena);
+  return SQ_OK;
 }
 
 void sq_spectra_destroy(sq_spectra **s)
 {
   if (*s == NULL) return;
   sq_arena_destroy(&(*s)->arena);
+  free((*s)->cut);
   free(*s);
   *s = NULL;
 }
@@ -460,6 +475,8 @@ sq_status sq_spectra_run(sq_spectra *s, const sq_real *theta, const sq_batch *sa
 {
   const int longest = longest_of(sample), id[1] = {0};
   SQ_ASSERT(sample->rows.nseq <= s->nsample && longest <= s->seq_len);
+  const sq_status st = have_scratch(s);
+  if (st != SQ_OK) return st;
   for (int i = 0; i < s->nfield; ++i) fill_nan(field_size(&s->field[i]), out[i]);
   if (s->lambda != NULL) fill_nan(all_lambda(s), s->lambda);
   if (s->energy != NULL)
