@@ -154,7 +154,8 @@ static void products_equal_the_triple_loop(void **state)
         if (i < M && j < N) {
           want = -want;
           for (int k = 0; k < K; ++k)
-            want += 2 * (ta == SQ_N ? A[i * LD + k] : A[k * LD + i]) * (tb == SQ_N ? B[k * LD + j] : B[j * LD + k]);
+            want += 2 * (ta == SQ_N ? A[i * LD + k] : A[k * LD + i]) *
+                    (tb == SQ_N ? B[k * LD + j] : B[j * LD + k]);
         }
         assert_true(fabs(C[i * LD + j] - want) <= 1e-14 * 20);
       }
@@ -172,15 +173,17 @@ static void qr_keeps_the_gram_matrix_and_svd_its_values(void **state)
   for (size_t k = 0; k < sizeof shape / sizeof *shape; ++k) {
     const int m = shape[k][0], n = shape[k][1], p = m < n ? m : n;
     const size_t mn = (size_t)m * (size_t)n, nn = (size_t)n * (size_t)n;
-    double *A = malloc(mn * sizeof *A), *Q = malloc(mn * sizeof *Q), *R = malloc(nn * sizeof *R), *G = malloc(nn * sizeof *G),
-           *s = malloc((size_t)p * sizeof *s), *t = malloc((size_t)n * sizeof *t);
+    double *A = malloc(mn * sizeof *A), *Q = malloc(mn * sizeof *Q), *R = malloc(nn * sizeof *R),
+           *G = malloc(nn * sizeof *G), *s = malloc((size_t)p * sizeof *s),
+           *t = malloc((size_t)n * sizeof *t);
     double *work = malloc((sq_qr_work(m, n) + sq_svd_work(m, n) + sq_svd_work(n, n)) * sizeof *work);
     fill(&r, mn, A);
     memcpy(Q, A, mn * sizeof *A);
     assert_int_equal(sq_qr_r(m, n, Q, R, work), SQ_OK);
     sq_dgemm(SQ_T, SQ_N, n, n, m, 1, A, n, A, n, 0, G, n);
     sq_dgemm(SQ_T, SQ_N, n, n, n, -1, R, n, R, n, 1, G, n);
-    for (size_t i = 0; i < nn; ++i) assert_true(fabs(G[i]) <= 1e-12 * m); /* entries are O(m); 1e-12 leaves 4 digits */
+    for (size_t i = 0; i < nn; ++i)
+      assert_true(fabs(G[i]) <= 1e-12 * m); /* entries are O(m); 1e-12 leaves 4 digits */
     double frobenius = 0, sum = 0;
     for (size_t i = 0; i < mn; ++i) frobenius += A[i] * A[i];
     assert_int_equal(sq_svd_values(m, n, A, s, work), SQ_OK);

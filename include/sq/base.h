@@ -8,8 +8,9 @@
 #include "sq/real.h"
 #include "sq/status.h"
 
-/* ---- log: only the rank that called sq_log_enable(1) prints (rank 0) ------------------------------------ */
-void sq_log_enable(int on); /* default on */
+/* ---- log: only the rank that called sq_log_enable(1) prints (rank 0) ------------------------------------
+ */
+void sq_log_enable(int on);   /* default on */
 void sq_log_quiet(int quiet); /* notes are dropped, warnings stay */
 void sq_note(const char *fmt, ...) __attribute__((format(printf, 1, 2))); /* "note: ...\n" on stderr */
 void sq_warn(const char *fmt, ...) __attribute__((format(printf, 1, 2))); /* "warning: ...\n" on stderr */
@@ -31,11 +32,11 @@ void *sq_arena_take(sq_arena *a, size_t count, size_t size);
 #define SQ_TAKE(a, count, type) ((type *)sq_arena_take((a), (count), sizeof(type)))
 
 /* ---- clock and process --------------------------------------------------------------------------------- */
-double sq_wall_s(void);                      /* monotonic seconds */
-void sq_time_iso(char out[32]);              /* "2025-01-31T12:34:56Z" */
-size_t sq_peak_bytes(void);                  /* VmHWM */
-int sq_cpu_count(void);                      /* cores that this process may use: affinity and cgroup quota */
-size_t sq_memory_bytes(void);                /* memory that this process may use: cgroup limit or MemTotal */
+double sq_wall_s(void);         /* monotonic seconds */
+void sq_time_iso(char out[32]); /* "2025-01-31T12:34:56Z" */
+size_t sq_peak_bytes(void);     /* VmHWM */
+int sq_cpu_count(void);         /* cores that this process may use: affinity and cgroup quota */
+size_t sq_memory_bytes(void);   /* memory that this process may use: cgroup limit or MemTotal */
 
 /* ---- checksum: 64-bit, for damage detection, not security --------------------------------------------- */
 #define SQ_HASH_START UINT64_C(0xcbf29ce484222325)

@@ -27,9 +27,9 @@ typedef struct {
   const int32_t *label; /* class, or SQ_IGNORE */
 } sq_batch;
 
-/* Shards.  A batch of B sequences is S = min(8, B) shards, shard s = sequences floor(sB/S) .. floor((s+1)B/S)-1,
-   and sums over the batch are the fixed binary tree over shards ((0+1)+(2+3))+((4+5)+(6+7)); odd ones pass
-   up.  This partition, not who computes it, defines the result. */
+/* Shards.  A batch of B sequences is S = min(8, B) shards, shard s = sequences floor(sB/S) ..
+   floor((s+1)B/S)-1, and sums over the batch are the fixed binary tree over shards
+   ((0+1)+(2+3))+((4+5)+(6+7)); odd ones pass up.  This partition, not who computes it, defines the result. */
 #define SQ_MAX_SHARDS 8
 static inline int sq_shard_count(int B)
 {

@@ -1,10 +1,11 @@
 /* include/sq/mixer.h: what lets step t see steps s <= t, behind one table of operations.
  *
- * A mixer maps u (nrow, D), the block's normalised input, to y (nrow, D), its output after the output projection.
- * It owns its parameters (a slice of theta), its tape (what backward needs) and its scratch.  Work is cut into
- * fixed blocks of (sequence, head); nothing of size T x T for a whole batch exists.
+ * A mixer maps u (nrow, D), the block's normalised input, to y (nrow, D), its output after the output
+ * projection. It owns its parameters (a slice of theta), its tape (what backward needs) and its scratch. Work
+ * is cut into fixed blocks of (sequence, head); nothing of size T x T for a whole batch exists.
  *
- *   D width   H heads   n = key size of a head (0: infinite)   dv = value size of a head   T length of a sequence
+ *   D width   H heads   n = key size of a head (0: infinite)   dv = value size of a head   T length of a
+ * sequence
  *
  * A mixer is one file src/mixer/<name>.c and one line in src/mixer/mixer_list.h. */
 #pragma once
@@ -22,23 +23,23 @@ typedef struct {
   int site;     /* first dropout site of this layer; a mixer may use site .. site+3 */
 } sq_mixer_dims;
 
-/* The layer as a linear dynamical system, for one sequence and head, in float64 with the large and small numbers
- * kept as logarithms:
+/* The layer as a linear dynamical system, for one sequence and head, in float64 with the large and small
+ * numbers kept as logarithms:
  *
  *     h_i = lambda_i h_(i-1) + B_i v_i^T ,   y_i = h_i^T C_i ,   h_-1 = 0 ,
  *     lambda_i = exp(log_lambda[i]),  B_i = exp(log_b[i]) b[i],  C_i = exp(log_c[i]) c[i].
  *
- * The map is y_i = sum_(j<=i) M_ij v_j with  M_ij = exp(log_c[i] + sum_(l=j+1..i) log_lambda[l] + log_b[j]) kappa(c_i, b_j),
- * kappa the dot product, or exp of it where the state is infinite (softmax: `exponential`).
- * log_lambda[0] multiplies h_-1 = 0: attention has no eigenvalue there (`first` = 1), Mamba-2 has one (`first` = 0).
- * If first == 1, log_lambda[0] is 0 and never counted. */
+ * The map is y_i = sum_(j<=i) M_ij v_j with  M_ij = exp(log_c[i] + sum_(l=j+1..i) log_lambda[l] + log_b[j])
+ * kappa(c_i, b_j), kappa the dot product, or exp of it where the state is infinite (softmax: `exponential`).
+ * log_lambda[0] multiplies h_-1 = 0: attention has no eigenvalue there (`first` = 1), Mamba-2 has one
+ * (`first` = 0). If first == 1, log_lambda[0] is 0 and never counted. */
 typedef struct {
   int T, n, dv, first, exponential;
-  double *log_lambda;    /* (T) */
-  double *b, *log_b;     /* (T,n), (T) */
-  double *c, *log_c;     /* (T,n), (T) */
-  double *v;             /* (T,dv) input of the state, as the layer uses it */
-  double *y;             /* (T,dv) the mixer's own output for this head, before the output projection */
+  double *log_lambda; /* (T) */
+  double *b, *log_b;  /* (T,n), (T) */
+  double *c, *log_c;  /* (T,n), (T) */
+  double *v;          /* (T,dv) input of the state, as the layer uses it */
+  double *y;          /* (T,dv) the mixer's own output for this head, before the output projection */
 } sq_factors;
 
 typedef struct {
@@ -54,26 +55,28 @@ typedef struct {
   /* Bytes for a shard of at most dims.max_rows rows. */
   size_t (*tape_bytes)(const sq_mixer *m);
   size_t (*scratch_bytes)(const sq_mixer *m);
-  /* Multiply-adds count 2.  Forward only, for sequences of the given lengths; backward is taken as twice that. */
+  /* Multiply-adds count 2.  Forward only, for sequences of the given lengths; backward is taken as twice
+   * that. */
   double (*flops)(const sq_mixer *m, int nseq, const int *len);
   /* theta and dtheta are the whole vectors.  dtheta is added to, y and du are overwritten. */
   void (*forward)(const sq_mixer *m, const sq_real *theta, const sq_pass *p, const sq_real *u, sq_real *y,
                   void *tape, void *scratch);
-  void (*backward)(const sq_mixer *m, const sq_real *theta, const sq_pass *p, const sq_real *u, const void *tape,
-                   const sq_real *dy, sq_real *du, sq_real *dtheta, void *scratch);
+  void (*backward)(const sq_mixer *m, const sq_real *theta, const sq_pass *p, const sq_real *u,
+                   const void *tape, const sq_real *dy, sq_real *du, sq_real *dtheta, void *scratch);
 
-  /* Analysis.  heads: groups of eigenvalues in a layer.  factor_dims: n, dv, first, exponential (T ignored). */
+  /* Analysis.  heads: groups of eigenvalues in a layer.  factor_dims: n, dv, first, exponential (T ignored).
+   */
   int (*heads)(const sq_mixer *m);
   void (*factor_dims)(const sq_mixer *m, sq_factors *f);
-  /* Factors of sequence b (0..nseq-1) and head h from the tape of an evaluation-mode forward().  perm (T), or NULL: the
-     null model in which step i uses the projected quantities (q, k, n, ...) of step perm[i].  Arrays of f are the caller's;
-     those that are NULL are not wanted. */
-  void (*factors)(const sq_mixer *m, const sq_real *theta, const sq_rows *rows, const void *tape, int b, int h,
-                  const int *perm, sq_factors *f);
+  /* Factors of sequence b (0..nseq-1) and head h from the tape of an evaluation-mode forward().  perm (T), or
+     NULL: the null model in which step i uses the projected quantities (q, k, n, ...) of step perm[i]. Arrays
+     of f are the caller's; those that are NULL are not wanted. */
+  void (*factors)(const sq_mixer *m, const sq_real *theta, const sq_rows *rows, const void *tape, int b,
+                  int h, const int *perm, sq_factors *f);
   /* Mixer output y (T,D) in float64 from the heads' outputs (T, H*dv) (the output projection). */
   void (*output)(const sq_mixer *m, const sq_real *theta, int T, const double *heads, double *y);
-  /* Protocol `published`: log|lambda| (T, H) of sequence b from the block's OUTPUT x (nrow,D); row 0 is NaN if first == 1.
-     scratch: published_scratch_bytes(). */
+  /* Protocol `published`: log|lambda| (T, H) of sequence b from the block's OUTPUT x (nrow,D); row 0 is NaN
+     if first == 1. scratch: published_scratch_bytes(). */
   size_t (*published_scratch_bytes)(const sq_mixer *m);
   void (*published)(const sq_mixer *m, const sq_real *theta, const sq_rows *rows, const sq_real *x, int b,
                     double *log_lambda, void *scratch);

@@ -1,8 +1,9 @@
 /* include/sq/nn.h: what acts on each step alone, and the loss.  Forward beside backward, one file each.
  *
  *   R rows (steps of packed sequences)   D, C channels   V classes
- * Arrays are row-major with row stride = width unless an ld is given.  Parameter gradients (dW, db, dw) are added to;
- * activation gradients are overwritten unless the name of the argument says `add`.  Nothing here allocates. */
+ * Arrays are row-major with row stride = width unless an ld is given.  Parameter gradients (dW, db, dw) are
+ * added to; activation gradients are overwritten unless the name of the argument says `add`.  Nothing here
+ * allocates. */
 #pragma once
 
 #include <stdint.h>
@@ -15,48 +16,58 @@
 /* One pass over a shard. */
 typedef struct {
   const sq_rows *rows;
-  int train;      /* dropout is active */
-  uint64_t seed;  /* of the cell */
-  uint64_t step;  /* training step */
-  int seq_len;    /* the task's longest sequence: numbering of rows in dropout masks */
+  int train;     /* dropout is active */
+  uint64_t seed; /* of the cell */
+  uint64_t step; /* training step */
+  int seq_len;   /* the task's longest sequence: numbering of rows in dropout masks */
 } sq_pass;
 
-/* ---- linear.c: y = x W^T + b, W (out,in) ---------------------------------------------------------------- */
-void sq_nn_linear(int R, int in, int out, const sq_real *x, int ldx, const sq_real *W, const sq_real *b /* NULL */,
-                  sq_real *y, int ldy);
-/* dx (NULL: not wanted) = dy W, or += if add_dx; dW += dy^T x; db += column sums of dy (b absent: db NULL). */
+/* ---- linear.c: y = x W^T + b, W (out,in) ----------------------------------------------------------------
+ */
+void sq_nn_linear(int R, int in, int out, const sq_real *x, int ldx, const sq_real *W,
+                  const sq_real *b /* NULL */, sq_real *y, int ldy);
+/* dx (NULL: not wanted) = dy W, or += if add_dx; dW += dy^T x; db += column sums of dy (b absent: db NULL).
+ */
 void sq_nn_linear_back(int R, int in, int out, const sq_real *x, int ldx, const sq_real *W, const sq_real *dy,
                        int ldy, sq_real *dx, int lddx, int add_dx, sq_real *dW, sq_real *db);
 void sq_nn_column_sums_add(int R, int C, const sq_real *x, int ldx, sq_real *sum_add);
 
-/* ---- layernorm.c: biased variance over the row; eps 1e-5 or 1e-6 ----------------------------------------- */
-void sq_nn_layernorm(int R, int D, const sq_real *x, const sq_real *w, const sq_real *b, double eps, sq_real *y,
-                     sq_real *mean /* (R) */, sq_real *rstd /* (R) */);
+/* ---- layernorm.c: biased variance over the row; eps 1e-5 or 1e-6 -----------------------------------------
+ */
+void sq_nn_layernorm(int R, int D, const sq_real *x, const sq_real *w, const sq_real *b, double eps,
+                     sq_real *y, sq_real *mean /* (R) */, sq_real *rstd /* (R) */);
 void sq_nn_layernorm_back(int R, int D, const sq_real *x, const sq_real *w, const sq_real *mean,
-                          const sq_real *rstd, const sq_real *dy, sq_real *dx, int add_dx, sq_real *dw, sq_real *db);
+                          const sq_real *rstd, const sq_real *dy, sq_real *dx, int add_dx, sq_real *dw,
+                          sq_real *db);
 
-/* ---- activation.c: elementwise, exact derivatives -------------------------------------------------------- */
-/* Vector forms; worst errors: exp 2 ulp of sq_real, SiLU 4, GELU 6 (also in its lower tail).  exp(-inf) = 0, NaN stays NaN. */
+/* ---- activation.c: elementwise, exact derivatives --------------------------------------------------------
+ */
+/* Vector forms; worst errors: exp 2 ulp of sq_real, SiLU 4, GELU 6 (also in its lower tail).  exp(-inf) = 0,
+ * NaN stays NaN. */
 void sq_nn_exp(size_t n, const sq_real *x, sq_real *y);
-void sq_nn_gelu(size_t n, const sq_real *x, sq_real *y);                                  /* 0.5x(1+erf(x/sqrt2)) */
-void sq_nn_gelu_back(size_t n, const sq_real *x, const sq_real *dy, sq_real *dx);         /* dx may be dy */
+void sq_nn_gelu(size_t n, const sq_real *x, sq_real *y);                          /* 0.5x(1+erf(x/sqrt2)) */
+void sq_nn_gelu_back(size_t n, const sq_real *x, const sq_real *dy, sq_real *dx); /* dx may be dy */
 void sq_nn_relu(size_t n, const sq_real *x, sq_real *y);
 void sq_nn_relu_back(size_t n, const sq_real *x, const sq_real *dy, sq_real *dx);
-void sq_nn_silu_mul(size_t n, const sq_real *z, sq_real *y);                              /* y *= SiLU(z) */
+void sq_nn_silu_mul(size_t n, const sq_real *z, sq_real *y); /* y *= SiLU(z) */
 /* given y0 (before gating), z, dy: dy0 = dy*SiLU(z), dz = dy*y0*SiLU'(z) */
-void sq_nn_silu_mul_back(size_t n, const sq_real *y0, const sq_real *z, const sq_real *dy, sq_real *dy0, sq_real *dz);
+void sq_nn_silu_mul_back(size_t n, const sq_real *y0, const sq_real *z, const sq_real *dy, sq_real *dy0,
+                         sq_real *dz);
 /* Gated linear unit: a (R,2D); y (R,D) = a[:D]*sigmoid(a[D:]) */
 void sq_nn_glu(int R, int D, const sq_real *a, sq_real *y);
 void sq_nn_glu_back(int R, int D, const sq_real *a, const sq_real *dy, sq_real *da);
 
-/* ---- dropout.c: inverted dropout, mask a pure function of (seed, site, step, sequence id, t, column) ------ */
-/* In place on x (R,C) with row stride ldx: kept values are scaled by 1/(1-rate).  The same call on a gradient is
-   the backward pass.  No effect if !p->train or rate == 0.  `site` numbers the place in the network. */
+/* ---- dropout.c: inverted dropout, mask a pure function of (seed, site, step, sequence id, t, column) ------
+ */
+/* In place on x (R,C) with row stride ldx: kept values are scaled by 1/(1-rate).  The same call on a gradient
+   is the backward pass.  No effect if !p->train or rate == 0.  `site` numbers the place in the network. */
 void sq_nn_dropout(const sq_pass *p, double rate, int site, int C, sq_real *x, int ldx);
-/* Keep-mask for one row block of attention weights: m[j] (n columns) = 0 or 1/(1-rate), row = (sequence id, i). */
+/* Keep-mask for one row block of attention weights: m[j] (n columns) = 0 or 1/(1-rate), row = (sequence id,
+ * i). */
 void sq_nn_dropout_row(const sq_pass *p, double rate, int site, int id, int i, int n, sq_real *m);
 
-/* ---- conv.c: depthwise causal convolution followed by SiLU ----------------------------------------------- */
+/* ---- conv.c: depthwise causal convolution followed by SiLU -----------------------------------------------
+ */
 /* pre[t,c] = bias[c] + sum_j weight[c,j] x[t-(K-1)+j, c] within each sequence; y = SiLU(pre).
    x, pre, y have row stride ldx, ldp, ldy.  C channels, weight (C,K).  K <= SQ_MAX_CONV. */
 #define SQ_MAX_CONV 64
@@ -67,23 +78,27 @@ void sq_nn_conv_silu_back(const sq_rows *rows, int C, int K, const sq_real *x, i
                           const sq_real *pre, int ldp, sq_real *dy, int ldy, sq_real *dx, int lddx,
                           sq_real *dweight, sq_real *dbias);
 
-/* ---- embedding.c ----------------------------------------------------------------------------------------- */
+/* ---- embedding.c -----------------------------------------------------------------------------------------
+ */
 /* x[r] = word[token[r]] + position[t] (position NULL: none). */
-void sq_nn_embed(const sq_rows *rows, int D, const int32_t *token, const sq_real *word, const sq_real *position,
-                 sq_real *x);
+void sq_nn_embed(const sq_rows *rows, int D, const int32_t *token, const sq_real *word,
+                 const sq_real *position, sq_real *x);
 void sq_nn_embed_back(const sq_rows *rows, int D, const int32_t *token, const sq_real *dx, sq_real *dword,
                       sq_real *dposition);
 
-/* ---- pool.c: (nrow,D) -> (nseq,D) ------------------------------------------------------------------------ */
+/* ---- pool.c: (nrow,D) -> (nseq,D) ------------------------------------------------------------------------
+ */
 typedef enum { SQ_POOL_MEAN, SQ_POOL_MAX, SQ_POOL_SUM, SQ_POOL_CLS, SQ_POOL_LAST, SQ_POOL_NONE } sq_pooling;
 /* argmax (nseq,D) is written for SQ_POOL_MAX only (first maximum). */
 void sq_nn_pool(sq_pooling how, const sq_rows *rows, int D, const sq_real *x, sq_real *y, int *argmax);
-void sq_nn_pool_back(sq_pooling how, const sq_rows *rows, int D, const sq_real *dy, const int *argmax, sq_real *dx);
+void sq_nn_pool_back(sq_pooling how, const sq_rows *rows, int D, const sq_real *dy, const int *argmax,
+                     sq_real *dx);
 
-/* ---- xent.c: softmax cross-entropy ------------------------------------------------------------------------ */
+/* ---- xent.c: softmax cross-entropy ------------------------------------------------------------------------
+ */
 typedef struct {
-  double loss_sum;        /* nats, summed over counted labels */
-  long nlabel, ncorrect;  /* counted labels; labels that are the first maximum of the logits */
+  double loss_sum;       /* nats, summed over counted labels */
+  long nlabel, ncorrect; /* counted labels; labels that are the first maximum of the logits */
 } sq_tally;
 /* logits (R,V) are overwritten by scale * dloss/dlogits (grad != 0) or left (grad == 0).  Rows whose label is
    SQ_IGNORE give zero gradient.  The tally is added to. */
@@ -92,10 +107,11 @@ void sq_nn_xent(int R, int V, sq_real *logits, const int32_t *label, double scal
    (sq_nn_xent_head_scratch(R,V) elements), never all at once.  dx NULL: evaluation only. */
 size_t sq_nn_xent_head_scratch(int R, int V);
 void sq_nn_xent_head(int R, int D, int V, const sq_real *x, const sq_real *W, const sq_real *b,
-                     const int32_t *label, double scale, sq_real *dx, sq_real *dW, sq_real *db, sq_real *scratch,
-                     sq_tally *tally);
+                     const int32_t *label, double scale, sq_real *dx, sq_real *dW, sq_real *db,
+                     sq_real *scratch, sq_tally *tally);
 
-/* ---- init.c: published initialisers ------------------------------------------------------------------------ */
+/* ---- init.c: published initialisers
+ * ------------------------------------------------------------------------ */
 void sq_nn_init_uniform(sq_rng *r, double bound, size_t n, sq_real *x); /* U(-bound, bound) */
 void sq_nn_init_normal(sq_rng *r, double std, size_t n, sq_real *x);
 void sq_nn_init_constant(double v, size_t n, sq_real *x);

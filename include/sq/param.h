@@ -6,8 +6,9 @@
 #include <stddef.h>
 
 enum {
-  SQ_PARAM_NO_DECAY = 1,  /* no weight decay in recipe `corrected` (1-d tensors, offsets, A, D, dt_bias, ...) */
-  SQ_PARAM_RE_IM = 2,     /* the last axis of size 2 is (re, im) */
+  SQ_PARAM_NO_DECAY =
+      1,              /* no weight decay in recipe `corrected` (1-d tensors, offsets, A, D, dt_bias, ...) */
+  SQ_PARAM_RE_IM = 2, /* the last axis of size 2 is (re, im) */
 };
 #define SQ_PARAM_NAME 96
 

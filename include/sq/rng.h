@@ -7,15 +7,15 @@
 #include <stdint.h>
 
 enum { /* streams; a use never shares one.  Values are part of "same seed, same numbers": append only. */
-  SQ_STREAM_INIT = 1,        /* index = number of the tensor, in the order of the parameter list */
-  SQ_STREAM_ORDER = 2,       /* index = epoch */
-  SQ_STREAM_MQAR_KEYS = 3,   /* index = example, + split << 32 */
-  SQ_STREAM_MQAR_REST = 4,   /* the same */
-  SQ_STREAM_LISTOPS = 5,     /* index = attempt */
-  SQ_STREAM_SHUFFLE = 6,     /* null model; index = sample */
-  SQ_STREAM_REGAUGE = 7,     /* index = head */
-  SQ_STREAM_TEST = 8,        /* tests only */
-  SQ_STREAM_DROPOUT = 1024,  /* + site; see sq_nn_dropout */
+       SQ_STREAM_INIT = 1,       /* index = number of the tensor, in the order of the parameter list */
+       SQ_STREAM_ORDER = 2,      /* index = epoch */
+       SQ_STREAM_MQAR_KEYS = 3,  /* index = example, + split << 32 */
+       SQ_STREAM_MQAR_REST = 4,  /* the same */
+       SQ_STREAM_LISTOPS = 5,    /* index = attempt */
+       SQ_STREAM_SHUFFLE = 6,    /* null model; index = sample */
+       SQ_STREAM_REGAUGE = 7,    /* index = head */
+       SQ_STREAM_TEST = 8,       /* tests only */
+       SQ_STREAM_DROPOUT = 1024, /* + site; see sq_nn_dropout */
 };
 
 /* One block of 4 random words. */

@@ -18,7 +18,8 @@
 #if defined(SQ_PORTABLE) || defined(SQ_SANITIZED) || !defined(__x86_64__) || !defined(__ELF__)
 #define SQ_CLONES
 #elif defined(__clang__)
-/* clang 14 names the resolver <function>.ifunc and leaves <function> undefined for other files: no clones there. */
+/* clang 14 names the resolver <function>.ifunc and leaves <function> undefined for other files: no clones
+ * there. */
 #define SQ_CLONES
 #else
 #define SQ_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))

@@ -47,6 +47,7 @@ sq_status sq_spectra_run(sq_spectra *s, const sq_real *theta, const sq_batch *sa
 /* ---- pieces, used by parity, verify and tests ------------------------------------------------------- */
 extern const double sq_radius_threshold[6];    /* 0.1 0.5 0.9 1 10 100 */
 extern const double sq_phase_threshold_deg[5]; /* 1 10 45 90 180 */
+#define SQ_NMEMORY 5                           /* levels of memory_distance_quantile: .1 .25 .5 .75 .9 */
 #define SQ_NRADIUS 7
 #define SQ_NPHASE  6
 /* Percent of n values in each radius bin, decided on log|lambda|.  closed != 0: the published rule, both ends

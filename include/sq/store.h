@@ -1,33 +1,29 @@
 /* include/sq/store.h: the results file, and every other use of HDF5.  This header is the schema.
  *
- * All shapes are known when the grid is known: sq_store_create() makes every data set (contiguous, allocated, filled with the
- * missing value) before any rank computes, and metadata never change again; ranks then write their own cells' rows independently.  A killed job
- * leaves a file that opens, with each finished cell whole: `status` is written last, after the data and its checksum.
+ * All shapes are known when the grid is known: sq_store_create() makes every data set (contiguous, allocated,
+ * filled with the missing value) before any rank computes, and metadata never change again; ranks then write
+ * their own cells' rows independently.  A killed job leaves a file that opens, with each finished cell whole:
+ * `status` is written last, after the data and its checksum.
  *
- *   /                       attributes: schema_version (int), program ("seqspectra"), precision ("float32"|"float64"), grid (JSON,
- *                           resolved), missing_values and complex_numbers (notes)
- *   /cell                   dimension scale: 0..ncell-1
- *   /cells/                 one row a cell
- *     task model label      fixed-length UTF-8
- *     swept                 JSON of the swept keys and values
- *     config                resolved configuration of the cell, JSON
- *     recipe                "corrected" | "published"
- *     seed                  uint64
- *     status                enum8: 0 waiting, 1 running, 2 done, 3 diverged, 4 failed
- *     reason                why it diverged or failed; "" otherwise
- *     steps best_step parameters   int64
- *     metric                name of the metric
- *     test_metric test_loss valid_metric train_loss flops   float64, NaN = not there
- *     checksum              uint64: FNV-1a over status, the columns of /cells without checksum and run_*, /history, then the groups
- *                           of /spectra and their fields by name: the bytes of the cell's rows as they are in the file; 0 = not ended
- *     run_wall_s run_peak_bytes run_rank run_host run_segment   depend on the run, not on the numbers; in no checksum
- *   /history/               (cell, evaluation): step (int64, -1 = none), train_loss, valid_loss, valid_metric, lr, grad_norm (float64, NaN)
+ *   /                       attributes: schema_version (int), program ("seqspectra"), precision
+ * ("float32"|"float64"), grid (JSON, resolved), missing_values and complex_numbers (notes) /cell dimension
+ * scale: 0..ncell-1 /cells/                 one row a cell task model label      fixed-length UTF-8 swept
+ * JSON of the swept keys and values config                resolved configuration of the cell, JSON recipe
+ * "corrected" | "published" seed                  uint64 status                enum8: 0 waiting, 1 running, 2
+ * done, 3 diverged, 4 failed reason                why it diverged or failed; "" otherwise steps best_step
+ * parameters   int64 metric                name of the metric test_metric test_loss valid_metric train_loss
+ * flops   float64, NaN = not there checksum              uint64: FNV-1a over status, the columns of /cells
+ * without checksum and run_*, /history, then the groups of /spectra and their fields by name: the bytes of
+ * the cell's rows as they are in the file; 0 = not ended run_wall_s run_peak_bytes run_rank run_host
+ * run_segment   depend on the run, not on the numbers; in no checksum /history/               (cell,
+ * evaluation): step (int64, -1 = none), train_loss, valid_loss, valid_metric, lr, grad_norm (float64, NaN)
  *   /spectra/<task>/<model>[-suffix]/<protocol>/
- *     cell                  (row) rows of /cells; every field below is (row, stage, axes of the field...), float64, NaN = not there
- *     <field>               attributes: units, long_name, invariant ("yes"|"no"|"n/a"), DIMENSION_LIST
- *     stage                 text scale: init, snapshot 1.., trained; stage_step (row, stage): the training step, -1 = none
- *   /segments/              64 rows, one for each start or resume: time, program_version, cpu, blas, blas_kernel, mpi, hdf5, hosts, ranks, threads
- *   /weights/<cell>/<name>  if run.save_weights: the `trained` parameters, in the published names and shapes
+ *     cell                  (row) rows of /cells; every field below is (row, stage, axes of the field...),
+ * float64, NaN = not there <field>               attributes: units, long_name, invariant ("yes"|"no"|"n/a"),
+ * DIMENSION_LIST stage                 text scale: init, snapshot 1.., trained; stage_step (row, stage): the
+ * training step, -1 = none /segments/              64 rows, one for each start or resume: time,
+ * program_version, cpu, blas, blas_kernel, mpi, hdf5, hosts, ranks, threads /weights/<cell>/<name>  if
+ * run.save_weights: the `trained` parameters, in the published names and shapes
  */
 #pragma once
 
@@ -41,27 +37,34 @@
 #define SQ_SCHEMA_VERSION 1
 #define SQ_MAX_SEGMENTS   64
 
-typedef enum { SQ_CELL_WAITING, SQ_CELL_RUNNING, SQ_CELL_DONE, SQ_CELL_DIVERGED, SQ_CELL_FAILED } sq_cell_status;
+typedef enum {
+  SQ_CELL_WAITING,
+  SQ_CELL_RUNNING,
+  SQ_CELL_DONE,
+  SQ_CELL_DIVERGED,
+  SQ_CELL_FAILED
+} sq_cell_status;
 const char *sq_cell_status_name(sq_cell_status s);
 
-typedef struct { /* one spectra group: cells of equal task, model label and shape */
-  char path[200];        /* "/spectra/mqar/mqar-sm-attention/dsf" */
+typedef struct {  /* one spectra group: cells of equal task, model label and shape */
+  char path[200]; /* "/spectra/mqar/mqar-sm-attention/dsf" */
   int ncell;
   const int *cell;       /* (ncell) */
   int nstage;            /* init, snapshots, trained */
   const sq_field *field; /* (nfield) borrowed until create returns */
   int nfield;
-  const sq_axis *axis;   /* (naxis) */
+  const sq_axis *axis; /* (naxis) */
   int naxis;
 } sq_store_group;
 
 typedef struct {
   const sq_experiment *experiment;
-  int max_evals;               /* columns of /history */
-  const char *const *metric;   /* (ncell) */
+  int max_evals;             /* columns of /history */
+  const char *const *metric; /* (ncell) */
   int ngroup;
   const sq_store_group *group;
-  const sq_param_list *const *weights; /* (ncell) parameter lists, or NULL: save_weights off (also per cell) */
+  const sq_param_list *const
+      *weights; /* (ncell) parameter lists, or NULL: save_weights off (also per cell) */
 } sq_store_plan;
 
 typedef struct { /* of this start or resume; the same on all ranks */
@@ -73,29 +76,31 @@ typedef struct sq_store sq_store;
 
 /* Bytes of the file that create() would make (data only), for `plan`. */
 size_t sq_store_bytes(const sq_store_plan *p);
-/* Collective on comm: rank 0 lays the file out under a temporary name with all space taken, gives it its name, then all open it.
-   SQ_ERR_USAGE if the file exists; SQ_ERR_IO (with free space, where that is the cause) if it cannot be written. */
+/* Collective on comm: rank 0 lays the file out under a temporary name with all space taken, gives it its
+   name, then all open it. SQ_ERR_USAGE if the file exists; SQ_ERR_IO (with free space, where that is the
+   cause) if it cannot be written. */
 sq_status sq_store_create(MPI_Comm comm, const char *path, const sq_store_plan *p, sq_store **s);
-/* Collective.  Opens an existing file for the same plan.  SQ_ERR_USAGE with the first difference if grid, schema version or precision
-   differ; SQ_ERR_IO if it is damaged.  Cells left `running` become `waiting`. */
+/* Collective.  Opens an existing file for the same plan.  SQ_ERR_USAGE with the first difference if grid,
+   schema version or precision differ; SQ_ERR_IO if it is damaged.  Cells left `running` become `waiting`. */
 sq_status sq_store_resume(MPI_Comm comm, const char *path, const sq_store_plan *p, sq_store **s);
 /* Collective; after a rank died do not call it. */
 sq_status sq_store_close(sq_store **s);
 sq_cell_status sq_store_status(const sq_store *s, int cell); /* as of create or resume */
 
 /* Independent (any rank, no communication). */
-sq_status sq_store_segment(sq_store *s, const sq_segment *g);                 /* rank 0, once after create or resume */
+sq_status sq_store_segment(sq_store *s, const sq_segment *g); /* rank 0, once after create or resume */
 sq_status sq_store_cell_running(sq_store *s, int cell, int rank, const char *host);
 sq_status sq_store_history(sq_store *s, int cell, int k, const sq_eval_record *r);
 /* data[f] for each field of the group, as sq_spectra_run left it; step: training step of the stage. */
 sq_status sq_store_spectra(sq_store *s, int group, int cell, int stage, long step, double *const *data);
 sq_status sq_store_weights(sq_store *s, int cell, const sq_param_list *l, const sq_real *theta);
-/* Ends a cell: result, checksum, run data, and status last.  status: DONE, DIVERGED or FAILED (r may be NULL, reason given), or
-   WAITING: stopped, will run again. */
-sq_status sq_store_cell_end(sq_store *s, int cell, sq_cell_status status, const char *reason, const sq_train_result *r,
-                            double wall_s);
+/* Ends a cell: result, checksum, run data, and status last.  status: DONE, DIVERGED or FAILED (r may be NULL,
+   reason given), or WAITING: stopped, will run again. */
+sq_status sq_store_cell_end(sq_store *s, int cell, sq_cell_status status, const char *reason,
+                            const sq_train_result *r, double wall_s);
 
-/* ---- reading a results file (serial, also while a run writes it) ------------------------------------------- */
+/* ---- reading a results file (serial, also while a run writes it)
+ * ------------------------------------------- */
 typedef struct sq_results sq_results;
 typedef struct {
   const char *task, *model, *label, *swept, *recipe, *reason, *metric, *host;
@@ -110,16 +115,18 @@ sq_status sq_results_open(const char *path, sq_results **r);
 void sq_results_close(sq_results **r);
 int sq_results_ncell(const sq_results *r);
 const sq_results_cell *sq_results_cell_at(const sq_results *r, int i);
-const char *sq_results_attribute(const sq_results *r, const char *name); /* text attribute of /, NULL if absent */
+const char *sq_results_attribute(const sq_results *r,
+                                 const char *name); /* text attribute of /, NULL if absent */
 /* Groups of /spectra: paths, sorted. */
 int sq_results_ngroup(const sq_results *r);
 const char *sq_results_group_path(const sq_results *r, int g);
 int sq_results_group_cells(const sq_results *r, int g, const int **cell);
 int sq_results_group_nstage(const sq_results *r, int g);
 int sq_results_has_field(const sq_results *r, int g, const char *field);
-/* One field of one (row, stage): *owned* array and its dims (at most SQ_FIELD_AXES).  SQ_ERR_DATA if absent. */
-sq_status sq_results_field(const sq_results *r, int g, const char *field, int row, int stage, double **data, int *ndim,
-                           int dim[SQ_FIELD_AXES]);
+/* One field of one (row, stage): *owned* array and its dims (at most SQ_FIELD_AXES).  SQ_ERR_DATA if absent.
+ */
+sq_status sq_results_field(const sq_results *r, int g, const char *field, int row, int stage, double **data,
+                           int *ndim, int dim[SQ_FIELD_AXES]);
 /* Coordinates of an axis of a group ("cut", "memory_quantile"): *owned*.  SQ_ERR_DATA if absent or text. */
 sq_status sq_results_axis(const sq_results *r, int g, const char *axis, double **value, int *n);
 /* Evaluations of a cell so far: *owned*, may be NULL if there are none. */
@@ -130,21 +137,25 @@ const sq_segment *sq_results_segment_at(const sq_results *r, int i);
 /* Verifies every finished cell's checksum: number of damaged cells in *bad. */
 sq_status sq_results_check(const sq_results *r, int *bad);
 
-/* ---- untrusted HDF5 files: parity cases and weights -------------------------------------------------------- */
+/* ---- untrusted HDF5 files: parity cases and weights
+ * -------------------------------------------------------- */
 typedef struct sq_h5 sq_h5;
-sq_status sq_h5_open(const char *path, sq_h5 **f);              /* SQ_ERR_DATA */
-sq_status sq_h5_create_file(const char *path, sq_h5 **f);       /* SQ_ERR_IO; written to a temporary name, renamed by close */
-sq_status sq_h5_close(sq_h5 **f);                               /* SQ_ERR_IO if the data could not be written */
-int sq_h5_exists(const sq_h5 *f, const char *path);             /* a dataset or group; external links count as absent */
+sq_status sq_h5_open(const char *path, sq_h5 **f); /* SQ_ERR_DATA */
+sq_status sq_h5_create_file(const char *path,
+                            sq_h5 **f); /* SQ_ERR_IO; written to a temporary name, renamed by close */
+sq_status sq_h5_close(sq_h5 **f);       /* SQ_ERR_IO if the data could not be written */
+int sq_h5_exists(const sq_h5 *f, const char *path); /* a dataset or group; external links count as absent */
 /* Names of the members of a group, sorted, *owned* (free each, then the array). */
 sq_status sq_h5_list(const sq_h5 *f, const char *group, char ***name, int *n);
-/* Numeric data set of any stored type as double (or int64); class, rank (<= 8) and size are checked, filters outside the library
-   refused.  *data is owned. */
+/* Numeric data set of any stored type as double (or int64); class, rank (<= 8) and size are checked, filters
+   outside the library refused.  *data is owned. */
 sq_status sq_h5_read(const sq_h5 *f, const char *path, double **data, int *ndim, size_t dim[8]);
 sq_status sq_h5_read_int(const sq_h5 *f, const char *path, int64_t **data, int *ndim, size_t dim[8]);
-sq_status sq_h5_read_text_attribute(const sq_h5 *f, const char *object, const char *name, char **text); /* owned */
+sq_status sq_h5_read_text_attribute(const sq_h5 *f, const char *object, const char *name,
+                                    char **text); /* owned */
 sq_status sq_h5_read_int_attribute(const sq_h5 *f, const char *object, const char *name, int *value);
-sq_status sq_h5_write(sq_h5 *f, const char *path, int ndim, const size_t *dim, const double *data); /* makes groups */
+sq_status sq_h5_write(sq_h5 *f, const char *path, int ndim, const size_t *dim,
+                      const double *data); /* makes groups */
 sq_status sq_h5_write_int(sq_h5 *f, const char *path, int ndim, const size_t *dim, const int64_t *data);
 sq_status sq_h5_write_text_attribute(sq_h5 *f, const char *object, const char *name, const char *text);
 sq_status sq_h5_write_int_attribute(sq_h5 *f, const char *object, const char *name, int value);

@@ -12,14 +12,14 @@ typedef struct sq_task sq_task;
 typedef enum { SQ_TRAIN, SQ_VALID, SQ_TEST, SQ_NSPLIT } sq_split;
 
 typedef struct {
-  int seq_len;        /* longest sequence */
-  int vocab_size;     /* of tokens; 0: real inputs */
-  int input_dim;      /* of real inputs */
-  int nclass;         /* labels are 0..nclass-1 */
+  int seq_len;    /* longest sequence */
+  int vocab_size; /* of tokens; 0: real inputs */
+  int input_dim;  /* of real inputs */
+  int nclass;     /* labels are 0..nclass-1 */
   int label_per_row;
-  int max_labels;     /* labelled rows of one sequence (1 if one label a sequence) */
+  int max_labels;         /* labelled rows of one sequence (1 if one label a sequence) */
   size_t size[SQ_NSPLIT]; /* examples */
-  const char *metric; /* "accuracy" | "perplexity" */
+  const char *metric;     /* "accuracy" | "perplexity" */
 } sq_task_info;
 
 typedef struct {
@@ -49,14 +49,16 @@ sq_status sq_task_check_disjoint(const sq_task *t);
 
 /* Storage for one batch of at most B sequences. */
 size_t sq_task_batch_bytes(const sq_task_info *info, int B);
-/* Gathers examples index[0..nseq-1] of a split into `store` (sq_task_batch_bytes).  pad != 0: every sequence is padded with
-   token 0 to the longest of the batch, padding counted as real steps (recipe `published`). */
-void sq_task_batch(const sq_task *t, sq_split split, int nseq, const size_t *index, int pad, void *store, sq_batch *out);
+/* Gathers examples index[0..nseq-1] of a split into `store` (sq_task_batch_bytes).  pad != 0: every sequence
+   is padded with token 0 to the longest of the batch, padding counted as real steps (recipe `published`). */
+void sq_task_batch(const sq_task *t, sq_split split, int nseq, const size_t *index, int pad, void *store,
+                   sq_batch *out);
 
 /* ---- data sets on disk --------------------------------------------------------------------------------- */
-/* Writes basic_{train,val,test}.tsv; keys as in dataset.* of listops.  SQ_ERR_IO leaves nothing half-written. */
-sq_status sq_listops_make(const char *dir, uint64_t seed, int min_length, int max_length, int max_depth, int max_args,
-                          const size_t size[SQ_NSPLIT]);
-/* Counts, lengths, vocabulary, class balance, every target recomputed, splits disjoint; prints to out.  SQ_ERR_DATA (missing,
-   invalid) with file and line. */
+/* Writes basic_{train,val,test}.tsv; keys as in dataset.* of listops.  SQ_ERR_IO leaves nothing half-written.
+ */
+sq_status sq_listops_make(const char *dir, uint64_t seed, int min_length, int max_length, int max_depth,
+                          int max_args, const size_t size[SQ_NSPLIT]);
+/* Counts, lengths, vocabulary, class balance, every target recomputed, splits disjoint; prints to out.
+   SQ_ERR_DATA (missing, invalid) with file and line. */
 sq_status sq_listops_check(const char *dir, FILE *out);

@@ -1,5 +1,5 @@
-/* include/sq/train.h: one run, from configuration to history.  No MPI, no HDF5: the same seed gives the same numbers on a
- * laptop, on any rank, in any order. */
+/* include/sq/train.h: one run, from configuration to history.  No MPI, no HDF5: the same seed gives the same
+ * numbers on a laptop, on any rank, in any order. */
 #pragma once
 
 #include "sq/config.h"
@@ -12,17 +12,18 @@ int sq_train_keysets(const sq_keyset **set, int cap); /* train.*, seed, run.* */
 typedef struct {
   double beta1, beta2, eps, weight_decay, clip; /* clip <= 0: no clipping */
 } sq_adamw;
-/* AdamW with global-norm clipping as in torch (design 2-models.md section 7): t counts from 1.  decay_all: recipe `published`, every
-   tensor decays; else tensors with SQ_PARAM_NO_DECAY do not.  Returns the gradient norm before clipping; if it is not
-   finite nothing is changed.  m, v, g, theta: (params->total). */
-double sq_adamw_step(const sq_adamw *o, const sq_param_list *params, int decay_all, double lr, long t, const sq_real *g,
-                     sq_real *m, sq_real *v, sq_real *theta);
+/* AdamW with global-norm clipping as in torch (design 2-models.md section 7): t counts from 1.  decay_all:
+   recipe `published`, every tensor decays; else tensors with SQ_PARAM_NO_DECAY do not.  Returns the gradient
+   norm before clipping; if it is not finite nothing is changed.  m, v, g, theta: (params->total). */
+double sq_adamw_step(const sq_adamw *o, const sq_param_list *params, int decay_all, double lr, long t,
+                     const sq_real *g, sq_real *m, sq_real *v, sq_real *theta);
 
 /* ---- schedule.c ---------------------------------------------------------------------------------------- */
 typedef enum {
-  SQ_SCHEDULE_CONSTANT,  /* published MQAR attention: `warmup` given where `warmup_steps` is read */
-  SQ_SCHEDULE_TORCH,     /* cosine from 0 over total, times linear warm-up dampening (published); constant without warm-up */
-  SQ_SCHEDULE_JAX,       /* published JAX rule: rate set after each step, step 0 at full rate */
+  SQ_SCHEDULE_CONSTANT, /* published MQAR attention: `warmup` given where `warmup_steps` is read */
+  SQ_SCHEDULE_TORCH, /* cosine from 0 over total, times linear warm-up dampening (published); constant without
+                        warm-up */
+  SQ_SCHEDULE_JAX,   /* published JAX rule: rate set after each step, step 0 at full rate */
   SQ_SCHEDULE_CORRECTED, /* linear warm-up from step 0, cosine over the rest */
 } sq_schedule_kind;
 typedef struct {
@@ -32,7 +33,8 @@ typedef struct {
   int cosine;         /* corrected: 0 = constant after the warm-up */
 } sq_schedule;
 double sq_schedule_rate(const sq_schedule *s, long n); /* rate in force at step/epoch n = 0, 1, ... */
-/* Plateau rule: counts evaluations without improvement; returns the factor to apply to the base rates now (1 if none). */
+/* Plateau rule: counts evaluations without improvement; returns the factor to apply to the base rates now (1
+ * if none). */
 typedef struct {
   double best, factor;
   int patience, bad, started;
@@ -46,8 +48,8 @@ typedef struct sq_worker sq_worker; /* a model's workspace: gradient tree and ac
 size_t sq_worker_bytes(const sq_model *m);
 sq_status sq_worker_create(const sq_model *m, sq_worker **w);
 void sq_worker_destroy(sq_worker **w);
-/* Mean-loss gradient of a batch (overwrites grad) and its sums: shards in the fixed binary tree, see sq/batch.h.
-   The model's dims must hold the largest shard. */
+/* Mean-loss gradient of a batch (overwrites grad) and its sums: shards in the fixed binary tree, see
+   sq/batch.h. The model's dims must hold the largest shard. */
 void sq_batch_gradient(sq_worker *w, const sq_real *theta, const sq_batch *b, const sq_pass *p, sq_real *grad,
                        sq_tally *tally);
 void sq_batch_evaluate(sq_worker *w, const sq_real *theta, const sq_batch *b, sq_tally *tally);
@@ -56,26 +58,28 @@ void *sq_worker_work(sq_worker *w); /* the activation arena, for spectra between
 /* ---- train.c ------------------------------------------------------------------------------------------- */
 typedef struct {
   long step;
-  double train_loss;   /* mean over the window since the last evaluation, nats per label */
+  double train_loss;               /* mean over the window since the last evaluation, nats per label */
   double valid_loss, valid_metric; /* recipe `published`: of the test set */
-  double lr, grad_norm; /* at the last step before the evaluation */
+  double lr, grad_norm;            /* at the last step before the evaluation */
 } sq_eval_record;
 
 typedef enum { SQ_OUTCOME_DONE, SQ_OUTCOME_DIVERGED, SQ_OUTCOME_STOPPED } sq_outcome;
 
 typedef struct {
   sq_outcome outcome;
-  char reason[128];   /* "" or why it diverged: "loss is not finite at step 12" */
+  char reason[128]; /* "" or why it diverged: "loss is not finite at step 12" */
   long steps, best_step, nparam;
-  double test_loss, test_metric, valid_metric, train_loss, flops; /* flops: total spent in training steps, model formula */
+  double test_loss, test_metric, valid_metric, train_loss,
+      flops; /* flops: total spent in training steps, model formula */
 } sq_train_result;
 
-/* Called by sq_train_cell; NULL members are not wanted.  An error returned by a hook ends the run with it.  The result
-   given to sq_train_cell is filled as the run goes: in a hook, `steps` is the number of steps done, and in the `trained`
-   stage `best_step` is the step that the weights come from. */
+/* Called by sq_train_cell; NULL members are not wanted.  An error returned by a hook ends the run with it.
+   The result given to sq_train_cell is filled as the run goes: in a hook, `steps` is the number of steps
+   done, and in the `trained` stage `best_step` is the step that the weights come from. */
 typedef struct {
   void *user;
-  /* 0 = init, 1..S = snapshots, S+1 = trained (weights of the best evaluation); work: activation arena of the model. */
+  /* 0 = init, 1..S = snapshots, S+1 = trained (weights of the best evaluation); work: activation arena of the
+   * model. */
   sq_status (*stage)(void *user, int stage, const sq_real *theta, void *work);
   sq_status (*evaluated)(void *user, int k, const sq_eval_record *r);
   /* Before each step and each evaluation batch; nonzero stops the run (SQ_OUTCOME_STOPPED). */
@@ -84,20 +88,21 @@ typedef struct {
 
 typedef struct { /* what a cell will need and do, from its configuration alone */
   long nparam, total_steps;
-  int max_evals, nstage;     /* nstage = 2 + snapshots */
+  int max_evals, nstage;          /* nstage = 2 + snapshots */
   double flops_step, flops_total; /* training step = 3 x forward */
-  size_t bytes;              /* parameters, optimiser, gradient tree, activations, batch */
+  size_t bytes;                   /* parameters, optimiser, gradient tree, activations, batch */
   sq_model_dims dims;
   sq_task_info task;
 } sq_train_plan;
 sq_status sq_train_plan_cell(const sq_config *c, sq_train_plan *p);
 /* Step after which snapshot k = 1..S is taken: round(k total / (S+1)). */
 long sq_train_snapshot_step(long total, int S, int k);
-/* The model dims for a cell: shards of its larger batch (training, evaluation), every sequence of full length. */
+/* The model dims for a cell: shards of its larger batch (training, evaluation), every sequence of full
+ * length. */
 void sq_train_model_dims(const sq_config *c, const sq_task_info *info, sq_model_dims *d);
 
-/* Trains and evaluates.  m was created with sq_train_model_dims().  A run that diverges is a result, not an error: outcome
-   DIVERGED, the reason with the step (counted from 1) whose update was not done, no test values, no `trained` stage.
-   SQ_ERR_MEMORY before the first step, or an error of a hook. */
+/* Trains and evaluates.  m was created with sq_train_model_dims().  A run that diverges is a result, not an
+   error: outcome DIVERGED, the reason with the step (counted from 1) whose update was not done, no test
+   values, no `trained` stage. SQ_ERR_MEMORY before the first step, or an error of a hook. */
 sq_status sq_train_cell(const sq_config *c, const sq_model *m, const sq_task *t, const sq_train_hooks *h,
                         sq_train_result *r);

@@ -312,8 +312,7 @@ static sq_status bench_init(const parity_case *p, bench *w)
   for (int i = 0; i < sq_model_nlayer(p->model); ++i) {
     const sq_mixer *mixer = sq_model_mixer(p->model, i);
     const sq_mixer_ops *ops = sq_mixer_get(mixer);
-    const size_t bytes = ops->published_scratch_bytes(mixer),
-                 h = (size_t)ops->heads(mixer);
+    const size_t bytes = ops->published_scratch_bytes(mixer), h = (size_t)ops->heads(mixer);
     scratch = bytes > scratch ? bytes : scratch;
     heads = h > heads ? h : heads;
   }

@@ -303,35 +303,28 @@ static sq_status memory_rows(sq_table *t, const sq_results *r, int g, const kin 
   sq_status st = SQ_OK;
   for (int s = 0; s < 2; ++s) {
     const int stage = s == 0 ? 0 : sq_results_group_nstage(r, g) - 1;
-    double *v[4] = {NULL}, *axis[2] = {NULL};
-    int nlayer[4] = {0}, n[4] = {0}, naxis[2] = {0};
+    double *v[4] = {NULL}, *cut = NULL;
+    int nlayer[4] = {0}, n[4] = {0}, ncut = 0;
     for (int i = 0; i < 4 && st == SQ_OK; ++i) {
       const char *field = i < 3 ? size_field[i] : "memory_distance_quantile";
       if (sq_results_has_field(r, g, field))
         st = mean_field(r, g, field, stage, row, nrow, &v[i], &nlayer[i], &n[i]);
     }
-    if (st == SQ_OK && v[0] != NULL) st = sq_results_axis(r, g, "cut", &axis[0], &naxis[0]);
-    if (st == SQ_OK && v[3] != NULL) st = sq_results_axis(r, g, "memory_quantile", &axis[1], &naxis[1]);
-    const int layers = nlayer[0] > nlayer[3] ? nlayer[0] : nlayer[3];
-    for (int l = 0; st == SQ_OK && l < layers; ++l) {
-      for (int c = 0; c < n[0]; ++c) {
+    if (st == SQ_OK && v[0] != NULL) st = sq_results_axis(r, g, "cut", &cut, &ncut);
+    const int layers = nlayer[0] > nlayer[3] ? nlayer[0] : nlayer[3], lines = n[0] > 0 ? n[0] : 1;
+    for (int l = 0; st == SQ_OK && l < layers; ++l)
+      for (int c = 0; c < lines; ++c) {
         begin_row(t, r, g, k, NULL, l, s == 0 ? "init" : "trained");
-        sq_table_add_real(t, "effective state size at cut %g", c < naxis[0] ? axis[0][c] : (double)NAN);
+        sq_table_add_real(t, "%g", c < ncut ? cut[c] : (double)NAN);
         for (int i = 0; i < 3; ++i)
           sq_table_add_real(t, "%.2f",
                             v[i] != NULL && l < nlayer[i] && c < n[i] ? v[i][l * n[i] + c] : (double)NAN);
+        for (int q = 0; q < SQ_NMEMORY; ++q) /* the distance does not depend on the cut */
+          sq_table_add_real(t, "%.1f",
+                            n[3] == SQ_NMEMORY && l < nlayer[3] ? v[3][l * n[3] + q] : (double)NAN);
       }
-      for (int c = 0; c < n[3] && l < nlayer[3]; ++c) {
-        begin_row(t, r, g, k, NULL, l, s == 0 ? "init" : "trained");
-        sq_table_add_real(t, "memory distance, quantile %g (steps)", c < naxis[1] ? axis[1][c] : (double)NAN);
-        sq_table_add_real(t, "%.1f", v[3][l * n[3] + c]);
-        sq_table_add(t, "-");
-        sq_table_add(t, "-");
-      }
-    }
     for (int i = 0; i < 4; ++i) free(v[i]);
-    free(axis[0]);
-    free(axis[1]);
+    free(cut);
   }
   return st;
 }
@@ -380,14 +373,16 @@ static sq_status spectra_table(const sq_results *r, sq_table *t)
 
 static sq_status memory_table(const sq_results *r, sq_table *t)
 {
-  sq_table_init(t,
-                "task|model|varied|recipe|>layer|stage|quantity|>value|>by entropy|>by entropy of squares");
+  sq_table_init(t, "task|model|varied|recipe|>layer|stage|>cut|>state size|>by entropy|>by squares|>distance "
+                   "10 %|>25 %|>50 %|>75 %|>90 %");
   const sq_status st = each_group(t, r, "dsf", memory_rows);
   sq_table_note(
       t, "Mean over heads, sequences and seeds. None of these depends on the coordinates of the state.");
-  sq_table_note(t, "Effective state size: value = number of Hankel singular values above 1e-3 of the "
-                   "largest; by entropy = exp H(sigma/sum); "
-                   "of squares = exp H(sigma^2/sum).");
+  sq_table_note(
+      t,
+      "State size at the cut (fraction of the sequence): number of Hankel singular values above 1e-3 of the "
+      "largest; by entropy: exp H(sigma/sum); by squares: exp H(sigma^2/sum).");
+  sq_table_note(t, "Distance: quantiles, in steps, of how far back the layer looks (weights |M_(i,i-d)|^2).");
   note_left_out(t, r);
   return st;
 }

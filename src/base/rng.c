@@ -1,4 +1,5 @@
-/* src/base/rng.c: Philox4x32-10 (Salmon, Moraes, Dror, Shaw: Parallel random numbers: as easy as 1, 2, 3, SC 2011). */
+/* src/base/rng.c: Philox4x32-10 (Salmon, Moraes, Dror, Shaw: Parallel random numbers: as easy as 1, 2, 3, SC
+ * 2011). */
 #include "sq/rng.h"
 
 #include <math.h>

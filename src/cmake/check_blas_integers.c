@@ -1,5 +1,5 @@
-/* Exits 0 if the BLAS takes 32-bit integers.  A 64-bit library would read n = 3 + (2^31 - 1) 2^32 from the pair and fail
-   or crash. */
+/* Exits 0 if the BLAS takes 32-bit integers.  A 64-bit library would read n = 3 + (2^31 - 1) 2^32 from the
+   pair and fail or crash. */
 extern double ddot_(const int *n, const double *x, const int *incx, const double *y, const int *incy);
 
 int main(void)

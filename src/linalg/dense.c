@@ -8,32 +8,34 @@
 #include "sq/linalg.h"
 
 /* LAPACK, 32-bit integers (checked when the build is configured). */
-void dgelqf_(const int *m, const int *n, double *a, const int *lda, double *tau, double *work, const int *lwork, int *info);
-void dgesdd_(const char *jobz, const int *m, const int *n, double *a, const int *lda, double *s, double *u, const int *ldu,
-             double *vt, const int *ldvt, double *work, const int *lwork, int *iwork, int *info, size_t jobz_length);
+void dgelqf_(const int *m, const int *n, double *a, const int *lda, double *tau, double *work,
+             const int *lwork, int *info);
+void dgesdd_(const char *jobz, const int *m, const int *n, double *a, const int *lda, double *s, double *u,
+             const int *ldu, double *vt, const int *ldvt, double *work, const int *lwork, int *iwork,
+             int *info, size_t jobz_length);
 
 static CBLAS_TRANSPOSE blas_trans(sq_trans t)
 {
   return t == SQ_N ? CblasNoTrans : CblasTrans;
 }
 
-/* BLAS insists on leading dimensions of at least 1 and, for some builds, on non-null pointers: an empty product is
-   done here. */
-#define DEFINE_GEMM(name, real, cblas)                                                                                 \
-  void name(sq_trans ta, sq_trans tb, int m, int n, int k, real alpha, const real *A, int lda, const real *B, int ldb, \
-            real beta, real *C, int ldc)                                                                               \
-  {                                                                                                                    \
-    SQ_ASSERT(m >= 0 && n >= 0 && k >= 0);                                                                             \
-    if (m == 0 || n == 0) return;                                                                                      \
-    if (k == 0) {                                                                                                      \
-      for (int i = 0; i < m; ++i)                                                                                      \
-        for (int j = 0; j < n; ++j) {                                                                                  \
-          real *c = C + (size_t)i * (size_t)ldc + j;                                                                   \
-          *c = beta == 0 ? 0 : beta * *c;                                                                              \
-        }                                                                                                              \
-      return;                                                                                                          \
-    }                                                                                                                  \
-    cblas(CblasRowMajor, blas_trans(ta), blas_trans(tb), m, n, k, alpha, A, lda, B, ldb, beta, C, ldc);                \
+/* BLAS insists on leading dimensions of at least 1 and, for some builds, on non-null pointers: an empty
+   product is done here. */
+#define DEFINE_GEMM(name, real, cblas)                                                                       \
+  void name(sq_trans ta, sq_trans tb, int m, int n, int k, real alpha, const real *A, int lda,               \
+            const real *B, int ldb, real beta, real *C, int ldc)                                             \
+  {                                                                                                          \
+    SQ_ASSERT(m >= 0 && n >= 0 && k >= 0);                                                                   \
+    if (m == 0 || n == 0) return;                                                                            \
+    if (k == 0) {                                                                                            \
+      for (int i = 0; i < m; ++i)                                                                            \
+        for (int j = 0; j < n; ++j) {                                                                        \
+          real *c = C + (size_t)i * (size_t)ldc + j;                                                         \
+          *c = beta == 0 ? 0 : beta * *c;                                                                    \
+        }                                                                                                    \
+      return;                                                                                                \
+    }                                                                                                        \
+    cblas(CblasRowMajor, blas_trans(ta), blas_trans(tb), m, n, k, alpha, A, lda, B, ldb, beta, C, ldc);      \
   }
 
 #ifdef SQ_DOUBLE
@@ -48,8 +50,8 @@ static int smaller(int a, int b)
   return a < b ? a : b;
 }
 
-/* A row-major (m,n) matrix is LAPACK's A^T (n,m), so its QR is LAPACK's LQ of A^T: A^T = L Q^T, R = L^T.  The block
-   size of DGELQF is at most 64 in every library met; n * 64 is its optimal workspace. */
+/* A row-major (m,n) matrix is LAPACK's A^T (n,m), so its QR is LAPACK's LQ of A^T: A^T = L Q^T, R = L^T.  The
+   block size of DGELQF is at most 64 in every library met; n * 64 is its optimal workspace. */
 #define LAPACK_BLOCK 64
 
 size_t sq_qr_work(int m, int n)
@@ -70,8 +72,8 @@ sq_status sq_qr_r(int m, int n, double *A, double *R, double *work)
   return SQ_OK;
 }
 
-/* DGESDD with JOBZ = 'N', LAPACK 3.10 documentation: LWORK >= 3 min + max(max, 7 min); 64 (m + n) more lets it block.
-   Its 8 min integers are kept in the same array. */
+/* DGESDD with JOBZ = 'N', LAPACK 3.10 documentation: LWORK >= 3 min + max(max, 7 min); 64 (m + n) more lets
+   it block. Its 8 min integers are kept in the same array. */
 static size_t svd_lwork(int m, int n)
 {
   const size_t a = (size_t)smaller(m, n), b = (size_t)(m > n ? m : n);
@@ -93,7 +95,8 @@ sq_status sq_svd_values(int m, int n, double *A, double *s, double *work)
   SQ_ASSERT(size <= INT_MAX);
   const int lwork = (int)size;
   int info = 0, *iwork = (int *)(void *)(work + size);
-  dgesdd_("N", &n, &m, A, &n, s, NULL, &one, NULL, &one, work, &lwork, iwork, &info, 1); /* the transpose has the same values */
+  dgesdd_("N", &n, &m, A, &n, s, NULL, &one, NULL, &one, work, &lwork, iwork, &info,
+          1); /* the transpose has the same values */
   SQ_ASSERT(info >= 0);
   return info == 0 ? SQ_OK : sq_fail(SQ_ERR_INTERNAL, "DGESDD did not converge on a %d x %d matrix", m, n);
 }

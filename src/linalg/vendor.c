@@ -36,7 +36,8 @@ const char *sq_cpu_model(void)
 sq_blas_info sq_blas_describe(void)
 {
   sq_blas_info info = {.threads = openblas_get_num_threads()};
-  const char *config = openblas_get_config(); /* "OpenBLAS 0.3.21 NO_LAPACKE DYNAMIC_ARCH ... Haswell MAX_THREADS=64" */
+  const char *config =
+      openblas_get_config(); /* "OpenBLAS 0.3.21 NO_LAPACKE DYNAMIC_ARCH ... Haswell MAX_THREADS=64" */
   char release[32] = "";
   if (sscanf(config, "OpenBLAS %31s", release) != 1) release[0] = '\0';
   snprintf(info.name, sizeof info.name, "OpenBLAS %s", release);
@@ -49,8 +50,8 @@ void sq_blas_set_threads(int n)
   openblas_set_num_threads(n);
 }
 
-/* The kernel families of OpenBLAS by the vectors they use; anything unlisted has SSE at best (Prescott is what
-   releases choose for processors that they do not know). */
+/* The kernel families of OpenBLAS by the vectors they use; anything unlisted has SSE at best (Prescott is
+   what releases choose for processors that they do not know). */
 static int kernel_bits(const char *kernel)
 {
   static const struct {
@@ -74,7 +75,8 @@ const char *sq_blas_advice(void)
   const int could = have512 ? 512 : have256 ? 256 : 128;
   if (kernel_bits(kernel) >= could) return NULL;
   snprintf(advice, sizeof advice,
-           "OpenBLAS runs its %s kernels but this CPU has %s: set OPENBLAS_CORETYPE=%s (changes the last bits of results)",
+           "OpenBLAS runs its %s kernels but this CPU has %s: set OPENBLAS_CORETYPE=%s (changes the last "
+           "bits of results)",
            kernel, could == 512 ? "AVX-512" : "AVX2", could == 512 ? "SkylakeX" : "Haswell");
   return advice;
 #else

@@ -25,7 +25,7 @@ typedef enum {
   F_COUNT
 } sq_field_id;
 
-enum { SQ_NQUANTILE = 7, SQ_NMEMORY = 5, SQ_MAX_AXES = 12 };
+enum { SQ_NQUANTILE = 7, SQ_MAX_AXES = 12 };
 extern const double sq_quantile_level[SQ_NQUANTILE]; /* of log|lambda| */
 extern const double sq_memory_level[SQ_NMEMORY];     /* of the distance */
 
@@ -42,8 +42,8 @@ struct sq_spectra {
   int nfield, place[F_COUNT]; /* place of a field in field[], -1: not made */
 
   /* Scratch, planned and allocated by sq_spectra_create. */
-  sq_arena arena; /* of the first run */
-  size_t bytes;   /* that it will hold */
+  sq_arena arena;   /* of the first run */
+  size_t bytes;     /* that it will hold */
   sq_factors f;     /* for the longest sequence and the largest head */
   double *lambda;   /* (layer, head, sample, position) log lambda; NULL if it is a field */
   double *row;      /* (position) */

@@ -116,7 +116,8 @@ size_t sq_spectra_bytes(const sq_spectra *s)
   return s->bytes;
 }
 
-/* The scratch is had at the first run: a grid's shapes are planned for cells that another rank, or none, will train. */
+/* The scratch is had at the first run: a grid's shapes are planned for cells that another rank, or none, will
+ * train. */
 static sq_status have_scratch(sq_spectra *s)
 {
   if (s->arena.base != NULL) return SQ_OK;
