@@ -125,8 +125,7 @@ static void a_mini_grid_has_the_models_of_its_full_size_grid(void **state)
   sq_log_quiet(0);
 }
 
-/* ---- against the published list
- * ------------------------------------------------------------------------------- */
+/* ---- against the published list ---------------------------------------------------------------------- */
 static cJSON *read_json(const char *path)
 {
   size_t bytes = 0;

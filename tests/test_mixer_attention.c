@@ -10,8 +10,7 @@ static void tame_offsets(fixture *f, int H)
   if (offset) draw(9, (size_t)H, 0.3, offset);
 }
 
-/* ---- the slow way: dense, one element at a time, float64
- * ------------------------------------------------------------ */
+/* ---- the slow way: dense, one element at a time, float64 --------------------------------------------- */
 
 typedef struct {
   int D, H, dh, dv, T, C;
@@ -178,8 +177,7 @@ static void forward_equals_the_dense_definition_at_all_lengths(void **state)
       }
 }
 
-/* ---- gradients
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- gradients --------------------------------------------------------------------------------------- */
 
 #ifdef SQ_DOUBLE
 static double weighted_output(fixture *f, const sq_real *w,
@@ -275,8 +273,7 @@ static void gradients_match_central_differences_in_a_single_chunk(void **state)
 }
 #endif
 
-/* ---- causality
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- causality --------------------------------------------------------------------------------------- */
 
 static void output_ignores_the_future_exactly(void **state)
 {
@@ -372,8 +369,7 @@ static void the_same_call_gives_the_same_bits(void **state)
   }
 }
 
-/* ---- dropout
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- dropout ----------------------------------------------------------------------------------------- */
 
 /* Weights that are kept with probability 1-rate and scaled by 1/(1-rate) keep their mean: with values that
    are all 1, an identity out_proj and no bias, y of softmax attention averages to 1.  Weights here are nearly
@@ -417,8 +413,7 @@ static void dropout_of_softmax_weights_keeps_the_mean_and_differs_between_heads(
   fixture_free(&f);
 }
 
-/* ---- underflow
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- underflow --------------------------------------------------------------------------------------- */
 
 static void expect_dead(const char *norm_fn, double offset)
 {

@@ -201,8 +201,7 @@ static void factors_stay_finite_where_eigenvalues_underflow(void **state)
   }
 }
 
-/* ---- protocol `published`, written down a second time from its description
- * ----------------------------------------- */
+/* ---- protocol `published`, written down a second time from its description --------------------------- */
 
 static double published_f(const char *f, double x)
 {
@@ -331,8 +330,7 @@ static void published_normalisers_of_zero_are_replaced(void **state)
   fixture_free(&x);
 }
 
-/* ---- keys, names, initial values
- * ------------------------------------------------------------------------------------- */
+/* ---- keys, names, initial values --------------------------------------------------------------------- */
 
 static void expect_refusal(const char *model, const char *needle)
 {

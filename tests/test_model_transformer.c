@@ -157,8 +157,7 @@ static void layers_are_linked_and_normalised(void **state)
   fixture_close(&f);
 }
 
-/* ---- names and initialisation
- * ------------------------------------------------------------------------------ */
+/* ---- names and initialisation ------------------------------------------------------------------------ */
 static void expect_names(const variant *v, const char *const *name, int n)
 {
   fixture f;
@@ -307,8 +306,7 @@ static void flops_count_the_matrix_products(void **state)
   fixture_close(&f);
 }
 
-/* ---- refusals
- * ---------------------------------------------------------------------------------------------- */
+/* ---- refusals ---------------------------------------------------------------------------------------- */
 static void expect_refused(const variant *v, int label_per_row, const char *text)
 {
   sq_experiment *e = NULL;

@@ -8,7 +8,7 @@ static int same_bits(double a, double b)
   return memcmp(&a, &b, sizeof a) == 0;
 }
 
-/* ---- shapes ----------------------------------------------------------------------------------------- */
+/* ---- shapes ------------------------------------------------------------------------------------------ */
 static void every_entry_is_written_and_nothing_beyond(void **state)
 {
   (void)state;
@@ -100,7 +100,7 @@ static void statistics_agree_with_the_stored_eigenvalues(void **state)
   }
 }
 
-/* ---- known eigenvalues ------------------------------------------------------------------------------ */
+/* ---- known eigenvalues ------------------------------------------------------------------------------- */
 /* Queries and keys (or n) no longer depend on the input. */
 static void make_constant(const model_fixture *x)
 {
@@ -206,7 +206,7 @@ static void the_shuffled_null_model_permutes_steps_by_its_own_stream(void **stat
   }
 }
 
-/* ---- padding and repetition ------------------------------------------------------------------------- */
+/* ---- padding and repetition -------------------------------------------------------------------------- */
 /* Entries of the smaller analysis are those of the larger, bit for bit; what the larger has in addition is
  * NaN. */
 static void expect_embedded(const char *variant, const sq_field *f, const double *x, const sq_field *g,
@@ -302,7 +302,7 @@ static void a_second_run_gives_the_same_bits_whatever_ran_before(void **state)
     }
 }
 
-/* ---- invariant statistics --------------------------------------------------------------------------- */
+/* ---- invariant statistics ---------------------------------------------------------------------------- */
 static void invariant_fields_are_those_of_the_factors(void **state)
 {
   (void)state;
@@ -357,7 +357,7 @@ static void invariant_fields_are_those_of_the_factors(void **state)
   }
 }
 
-/* ---- published -------------------------------------------------------------------------------------- */
+/* ---- published --------------------------------------------------------------------------------------- */
 static void the_published_protocol_counts_padding_as_steps(void **state)
 {
   (void)state;

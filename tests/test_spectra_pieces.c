@@ -4,7 +4,7 @@
 #include "spectra_fixture.h"
 #include "sq/linalg.h"
 
-/* ---- bins ------------------------------------------------------------------------------------------- */
+/* ---- bins -------------------------------------------------------------------------------------------- */
 static void expect_counts(const char *label, int nbin, const double *percent, size_t n, const int *count)
 {
   for (int k = 0; k < nbin; ++k)
@@ -114,7 +114,7 @@ static void uniform_attention_fills_the_bin_below_one_by_length_alone(void **sta
   }
 }
 
-/* ---- recurrence ------------------------------------------------------------------------------------- */
+/* ---- recurrence -------------------------------------------------------------------------------------- */
 static double run_error(const sq_factors *f)
 {
   const size_t T = (size_t)f->T, dv = (size_t)f->dv;
@@ -187,7 +187,7 @@ static void a_zero_eigenvalue_forgets_exactly(void **state)
   }
 }
 
-/* ---- energy ----------------------------------------------------------------------------------------- */
+/* ---- energy ------------------------------------------------------------------------------------------ */
 static void energy_is_the_sum_over_diagonals(void **state)
 {
   (void)state;
@@ -235,7 +235,7 @@ static void a_pure_delay_has_its_own_distance(void **state)
   assert_true(isnan(sq_distance_quantile(3, none, .5)));
 }
 
-/* ---- Hankel values ---------------------------------------------------------------------------------- */
+/* ---- Hankel values ----------------------------------------------------------------------------------- */
 /* Dense SVD of the block itself. */
 static int dense_hankel(const sq_factors *f, int t, double *sigma, double *log_sigma1)
 {
@@ -349,7 +349,7 @@ static void numbers_that_are_not_finite_are_refused(void **state)
   }
 }
 
-/* ---- effective state size --------------------------------------------------------------------------- */
+/* ---- effective state size ---------------------------------------------------------------------------- */
 static void effective_sizes_of_known_spectra(void **state)
 {
   (void)state;
@@ -391,7 +391,7 @@ static void a_map_of_rank_r_has_effective_size_r(void **state)
   }
 }
 
-/* ---- coordinates ------------------------------------------------------------------------------------ */
+/* ---- coordinates ------------------------------------------------------------------------------------- */
 static void other_coordinates_change_eigenvalues_and_nothing_that_is_invariant(void **state)
 {
   (void)state;

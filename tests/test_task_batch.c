@@ -184,8 +184,7 @@ static void batches_are_packed_or_padded(void **state)
         check_batch(sq_task_at(k)->name, pad, nseq, index);
 }
 
-/* ---- equal inputs: a task made of chosen rows
- * ---------------------------------------------------------------- */
+/* ---- equal inputs: a task made of chosen rows -------------------------------------------------------- */
 
 enum { ROWS = 500, STEPS = 6 };
 typedef struct {

@@ -15,7 +15,7 @@ void sq_log_quiet(int quiet); /* notes are dropped, warnings stay */
 void sq_note(const char *fmt, ...) __attribute__((format(printf, 1, 2))); /* "note: ...\n" on stderr */
 void sq_warn(const char *fmt, ...) __attribute__((format(printf, 1, 2))); /* "warning: ...\n" on stderr */
 
-/* ---- memory -------------------------------------------------------------------------------------------- */
+/* ---- memory ------------------------------------------------------------------------------------------ */
 /* Zeroed; NULL and a recorded SQ_ERR_MEMORY text (`what`) if it cannot be had.  Free with free(). */
 void *sq_calloc(size_t count, size_t size, const char *what);
 
@@ -31,19 +31,19 @@ void sq_arena_destroy(sq_arena *a);
 void *sq_arena_take(sq_arena *a, size_t count, size_t size);
 #define SQ_TAKE(a, count, type) ((type *)sq_arena_take((a), (count), sizeof(type)))
 
-/* ---- clock and process --------------------------------------------------------------------------------- */
+/* ---- clock and process ------------------------------------------------------------------------------- */
 double sq_wall_s(void);         /* monotonic seconds */
 void sq_time_iso(char out[32]); /* "2025-01-31T12:34:56Z" */
 size_t sq_peak_bytes(void);     /* VmHWM */
 int sq_cpu_count(void);         /* cores that this process may use: affinity and cgroup quota */
 size_t sq_memory_bytes(void);   /* memory that this process may use: cgroup limit or MemTotal */
 
-/* ---- checksum: 64-bit, for damage detection, not security --------------------------------------------- */
+/* ---- checksum: 64-bit, for damage detection, not security -------------------------------------------- */
 #define SQ_HASH_START UINT64_C(0xcbf29ce484222325)
 /* FNV-1a over the bytes, continued from h (start with SQ_HASH_START). */
 uint64_t sq_hash(uint64_t h, const void *data, size_t bytes);
 
-/* ---- text ---------------------------------------------------------------------------------------------- */
+/* ---- text -------------------------------------------------------------------------------------------- */
 /* Levenshtein distance, for "did you mean". */
 int sq_edit_distance(const char *a, const char *b);
 /* Whole file, NUL-terminated, *owned*; NULL with a recorded text (status in *st) if it cannot be read. */

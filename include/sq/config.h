@@ -74,7 +74,7 @@ const sq_config *sq_experiment_cell(const sq_experiment *e, int i);
 /* Resolved grid as canonical JSON: {"name":..., "cells":[{...}]}, keys sorted; *owned* by e. */
 const char *sq_experiment_json(const sq_experiment *e);
 
-/* ---- one cell ------------------------------------------------------------------------------------------ */
+/* ---- one cell ---------------------------------------------------------------------------------------- */
 const char *sq_config_model_label(const sq_config *c); /* stem of the cell's file, e.g. "mqar-sm-attention" */
 const char *sq_config_task_label(const sq_config *c);  /* value of dataset._name_ */
 /* Unique in the grid: "mqar-sm-attention lr=0.01 seed=1919"; " task=mqar" after the model label where two

@@ -25,7 +25,7 @@ sq_status sq_qr_r(int m, int n, double *A, double *R, double *work);
 size_t sq_svd_work(int m, int n);
 sq_status sq_svd_values(int m, int n, double *A, double *s, double *work);
 
-/* ---- the BLAS itself ----------------------------------------------------------------------------------- */
+/* ---- the BLAS itself --------------------------------------------------------------------------------- */
 typedef struct {
   char name[96];   /* "OpenBLAS 0.3.21", "reference BLAS", ... */
   char kernel[32]; /* "Haswell", "" if unknown */

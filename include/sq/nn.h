@@ -110,8 +110,7 @@ void sq_nn_xent_head(int R, int D, int V, const sq_real *x, const sq_real *W, co
                      const int32_t *label, double scale, sq_real *dx, sq_real *dW, sq_real *db,
                      sq_real *scratch, sq_tally *tally);
 
-/* ---- init.c: published initialisers
- * ------------------------------------------------------------------------ */
+/* ---- init.c: published initialisers ------------------------------------------------------------------ */
 void sq_nn_init_uniform(sq_rng *r, double bound, size_t n, sq_real *x); /* U(-bound, bound) */
 void sq_nn_init_normal(sq_rng *r, double std, size_t n, sq_real *x);
 void sq_nn_init_constant(double v, size_t n, sq_real *x);

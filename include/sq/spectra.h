@@ -44,7 +44,7 @@ const sq_axis *sq_spectra_axes(const sq_spectra *s, int *n);
 sq_status sq_spectra_run(sq_spectra *s, const sq_real *theta, const sq_batch *sample, void *work,
                          double *const *out);
 
-/* ---- pieces, used by parity, verify and tests ------------------------------------------------------- */
+/* ---- pieces, used by parity, verify and tests -------------------------------------------------------- */
 extern const double sq_radius_threshold[6];    /* 0.1 0.5 0.9 1 10 100 */
 extern const double sq_phase_threshold_deg[5]; /* 1 10 45 90 180 */
 #define SQ_NMEMORY 5                           /* levels of memory_distance_quantile: .1 .25 .5 .75 .9 */

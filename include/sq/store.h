@@ -99,8 +99,7 @@ sq_status sq_store_weights(sq_store *s, int cell, const sq_param_list *l, const 
 sq_status sq_store_cell_end(sq_store *s, int cell, sq_cell_status status, const char *reason,
                             const sq_train_result *r, double wall_s);
 
-/* ---- reading a results file (serial, also while a run writes it)
- * ------------------------------------------- */
+/* ---- reading a results file (serial, also while a run writes it) ------------------------------------- */
 typedef struct sq_results sq_results;
 typedef struct {
   const char *task, *model, *label, *swept, *recipe, *reason, *metric, *host;
@@ -137,8 +136,7 @@ const sq_segment *sq_results_segment_at(const sq_results *r, int i);
 /* Verifies every finished cell's checksum: number of damaged cells in *bad. */
 sq_status sq_results_check(const sq_results *r, int *bad);
 
-/* ---- untrusted HDF5 files: parity cases and weights
- * -------------------------------------------------------- */
+/* ---- untrusted HDF5 files: parity cases and weights -------------------------------------------------- */
 typedef struct sq_h5 sq_h5;
 sq_status sq_h5_open(const char *path, sq_h5 **f); /* SQ_ERR_DATA */
 sq_status sq_h5_create_file(const char *path,

@@ -54,7 +54,7 @@ size_t sq_task_batch_bytes(const sq_task_info *info, int B);
 void sq_task_batch(const sq_task *t, sq_split split, int nseq, const size_t *index, int pad, void *store,
                    sq_batch *out);
 
-/* ---- data sets on disk --------------------------------------------------------------------------------- */
+/* ---- data sets on disk ------------------------------------------------------------------------------- */
 /* Writes basic_{train,val,test}.tsv; keys as in dataset.* of listops.  SQ_ERR_IO leaves nothing half-written.
  */
 sq_status sq_listops_make(const char *dir, uint64_t seed, int min_length, int max_length, int max_depth,

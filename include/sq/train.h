@@ -8,7 +8,7 @@
 
 int sq_train_keysets(const sq_keyset **set, int cap); /* train.*, seed, run.* */
 
-/* ---- optim.c ------------------------------------------------------------------------------------------- */
+/* ---- optim.c ----------------------------------------------------------------------------------------- */
 typedef struct {
   double beta1, beta2, eps, weight_decay, clip; /* clip <= 0: no clipping */
 } sq_adamw;
@@ -18,7 +18,7 @@ typedef struct {
 double sq_adamw_step(const sq_adamw *o, const sq_param_list *params, int decay_all, double lr, long t,
                      const sq_real *g, sq_real *m, sq_real *v, sq_real *theta);
 
-/* ---- schedule.c ---------------------------------------------------------------------------------------- */
+/* ---- schedule.c -------------------------------------------------------------------------------------- */
 typedef enum {
   SQ_SCHEDULE_CONSTANT, /* published MQAR attention: `warmup` given where `warmup_steps` is read */
   SQ_SCHEDULE_TORCH, /* cosine from 0 over total, times linear warm-up dampening (published); constant without
@@ -42,7 +42,7 @@ typedef struct {
 /* metric: higher is better. */
 double sq_plateau_update(sq_plateau *p, double metric);
 
-/* ---- gradient.c: the fixed partition ------------------------------------------------------------------- */
+/* ---- gradient.c: the fixed partition ----------------------------------------------------------------- */
 typedef struct sq_worker sq_worker; /* a model's workspace: gradient tree and activation arena */
 /* Bytes that create() will take, for `plan`. */
 size_t sq_worker_bytes(const sq_model *m);
@@ -55,7 +55,7 @@ void sq_batch_gradient(sq_worker *w, const sq_real *theta, const sq_batch *b, co
 void sq_batch_evaluate(sq_worker *w, const sq_real *theta, const sq_batch *b, sq_tally *tally);
 void *sq_worker_work(sq_worker *w); /* the activation arena, for spectra between steps */
 
-/* ---- train.c ------------------------------------------------------------------------------------------- */
+/* ---- train.c ----------------------------------------------------------------------------------------- */
 typedef struct {
   long step;
   double train_loss;               /* mean over the window since the last evaluation, nats per label */

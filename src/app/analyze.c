@@ -28,9 +28,7 @@ typedef struct {
   size_t *index;
 } analysis;
 
-/* ---- weights
- * --------------------------------------------------------------------------------------------------------------
- */
+/* ---- weights ----------------------------------------------------------------------------------------- */
 
 static sq_status expected_list(sq_status st, const char *file, const sq_param_list *l, const char *problem,
                                const char *name)
@@ -140,8 +138,7 @@ done:
   return st;
 }
 
-/* ---- metric and spectra
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- metric and spectra ------------------------------------------------------------------------------ */
 
 static sq_status evaluate(analysis *a, sq_train_result *r)
 {
@@ -197,9 +194,7 @@ done:
   return st;
 }
 
-/* ---- the command
- * -------------------------------------------------------------------------------------------------------------
- */
+/* ---- the command ------------------------------------------------------------------------------------- */
 
 static sq_status one_cell(analysis *a, const char *path, options *o)
 {

@@ -11,7 +11,7 @@
 #include "sq/config.h"
 #include "sq/status.h"
 
-/* ---- commands ------------------------------------------------------------------------------------------ */
+/* ---- commands ---------------------------------------------------------------------------------------- */
 sq_status sq_app_run(int argc, char **argv);
 sq_status sq_app_plan(int argc, char **argv);
 sq_status sq_app_analyze(int argc, char **argv);
@@ -67,11 +67,11 @@ sq_status sq_args_parse(const char *command, int argc, char **argv, const sq_opt
 /* One of choices ("a|b|c"): SQ_ERR_USAGE with the list and the closest one. */
 sq_status sq_args_choice(const char *command, const char *what, const char *value, const char *choices);
 
-/* ---- schema.c ------------------------------------------------------------------------------------------ */
+/* ---- schema.c ---------------------------------------------------------------------------------------- */
 const sq_schema *sq_app_schema(void); /* every key set of the program */
 sq_status sq_app_load(const char *path, const sq_words *set /* NULL */, sq_experiment **e);
 
-/* ---- main.c -------------------------------------------------------------------------------------------- */
+/* ---- main.c ------------------------------------------------------------------------------------------ */
 int sq_app_rank(void);             /* in MPI_COMM_WORLD; 0 without MPI */
 int sq_app_nrank(void);            /* 1 without MPI */
 const char *sq_app_launcher(void); /* "mpirun", "srun" ...; NULL: started alone */
@@ -79,6 +79,6 @@ const char *sq_app_launcher(void); /* "mpirun", "srun" ...; NULL: started alone 
    error, and its text, on all ranks: they leave together with one message. */
 sq_status sq_app_agree(sq_status st);
 
-/* ---- report.c ------------------------------------------------------------------------------------------ */
+/* ---- report.c ---------------------------------------------------------------------------------------- */
 /* table: "accuracy", "spectra", ...; format: "md" | "latex" | "csv". */
 sq_status sq_report_print(const char *results, const char *table, const char *format, FILE *out);

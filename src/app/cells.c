@@ -41,8 +41,7 @@ size_t sq_fields_bytes(const sq_field *f, int n)
   return bytes;
 }
 
-/* ---- the model fits the task
- * --------------------------------------------------------------------------------- */
+/* ---- the model fits the task ------------------------------------------------------------------------- */
 
 static sq_status check_fit(const sq_config *c, const sq_model *m, const sq_task_info *info)
 {
@@ -61,8 +60,7 @@ static sq_status check_fit(const sq_config *c, const sq_model *m, const sq_task_
   return SQ_OK;
 }
 
-/* ---- shapes
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- shapes ------------------------------------------------------------------------------------------ */
 
 static int same_field(const sq_field *a, const sq_field *b)
 {
@@ -163,8 +161,7 @@ done:
   return st;
 }
 
-/* ---- paths
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- paths ------------------------------------------------------------------------------------------- */
 
 static long shape_number(const sq_cells *c, const shape *s, int k)
 {
@@ -238,8 +235,7 @@ done:
   return st;
 }
 
-/* ---- all cells
- * --------------------------------------------------------------------------------------------------- */
+/* ---- all cells --------------------------------------------------------------------------------------- */
 
 static sq_status cell_plan(sq_cells *c, int i)
 {
@@ -330,9 +326,7 @@ sq_store_plan sq_cells_store_plan(const sq_cells *c)
                          .weights = any ? c->weights : NULL};
 }
 
-/* ---- data
- * ----------------------------------------------------------------------------------------------------------
- */
+/* ---- data -------------------------------------------------------------------------------------------- */
 
 /* Members of the resolved configuration that a task may read: dataset.*, the seed and the recipe. */
 static void add_data_members(const cJSON *object, const char *prefix, cJSON *out)

@@ -10,8 +10,7 @@
 
 #define SQ_MAX_PROTOCOLS 2
 
-/* ---- cells.c: what all cells will do and need
- * --------------------------------------------------------------- */
+/* ---- cells.c: what all cells will do and need -------------------------------------------------------- */
 typedef struct {
   const sq_experiment *experiment; /* borrowed */
   int ncell;
@@ -44,8 +43,7 @@ char *sq_cells_data_key(const sq_config *c);
 /* The opened task is the one that was planned: SQ_ERR_DATA with the difference. */
 sq_status sq_cells_check_task(const sq_train_plan *p, const sq_task *t);
 
-/* ---- sample.c: the sequences that are analysed, and their spectra
- * -------------------------------------------- */
+/* ---- sample.c: the sequences that are analysed, and their spectra ------------------------------------ */
 typedef struct sq_sample sq_sample;
 /* The first analysis.batch_size test sequences.  SQ_ERR_MEMORY. */
 sq_status sq_sample_create(const sq_config *c, const sq_model *m, const sq_task *t, sq_sample **s);
@@ -57,8 +55,7 @@ sq_status sq_sample_run(sq_sample *s, int p, const sq_real *theta, void *work, s
 /* Bytes of the fields of one protocol. */
 size_t sq_fields_bytes(const sq_field *f, int n);
 
-/* ---- job.c: one cell, trained, on one rank
- * -------------------------------------------------------------------- */
+/* ---- job.c: one cell, trained, on one rank ----------------------------------------------------------- */
 typedef struct {
   const sq_cells *cells;
   sq_store *store;
@@ -73,8 +70,7 @@ struct sq_grid;
 sq_status sq_job_run(sq_worker_state *w, struct sq_grid *g, int i);
 void sq_job_clear(sq_worker_state *w);
 
-/* ---- segment.c
- * -------------------------------------------------------------------------------------------------- */
+/* ---- segment.c --------------------------------------------------------------------------------------- */
 /* Collective on comm; hosts and ranks are those of comm, complete on its rank 0. */
 void sq_segment_fill(MPI_Comm comm, sq_segment *s, int threads);
 /* Distinct host names of comm's ranks, on its rank 0; returns how many there are. */

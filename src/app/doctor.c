@@ -68,8 +68,7 @@ static void remedy(const char *fmt, ...)
   va_end(ap);
 }
 
-/* ---- MPI, cores, memory
- * -------------------------------------------------------------------------------------------- */
+/* ---- MPI, cores, memory ------------------------------------------------------------------------------ */
 
 static int env_int(const char *name)
 {
@@ -162,8 +161,7 @@ static void check_blas(report *r)
   }
 }
 
-/* ---- the folder
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- the folder -------------------------------------------------------------------------------------- */
 
 static const char *file_system_name(const char *dir)
 {
@@ -261,8 +259,7 @@ static void check_mpi_io(report *r, const char *path)
   if (sq_app_rank() == 0) unlink(path);
 }
 
-/* ---- parallel HDF5, by really using it
- * ------------------------------------------------------------------------------- */
+/* ---- parallel HDF5, by really using it --------------------------------------------------------------- */
 
 static const char small_cell[] = "{\"seed\":1,\"dataset\":{\"_name_\":\"mqar\",\"input_seq_length\":8,\"num_"
                                  "kv_pairs\":2,\"vocab_size\":16},"
@@ -327,9 +324,7 @@ static void check_hdf5(report *r, const char *path)
   }
 }
 
-/* ---- the command
- * ---------------------------------------------------------------------------------------------------------
- */
+/* ---- the command ------------------------------------------------------------------------------------- */
 
 static int writable(report *r, const char *dir)
 {

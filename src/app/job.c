@@ -21,8 +21,7 @@ typedef struct {
   int file_failed; /* the error came from the results file, not from the cell */
 } job;
 
-/* ---- hooks of the training
- * ------------------------------------------------------------------------------------- */
+/* ---- hooks of the training --------------------------------------------------------------------------- */
 
 static int poll(void *user, long step, long total)
 {
@@ -59,8 +58,7 @@ static sq_status stage(void *user, int k, const sq_real *theta, void *work)
   return st;
 }
 
-/* ---- the cell
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- the cell ---------------------------------------------------------------------------------------- */
 
 static sq_status task_get(job *j)
 {

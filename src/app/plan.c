@@ -31,8 +31,7 @@ typedef struct {
   double *seconds; /* (ncell) */
 } plan;
 
-/* ---- rows: cells that cost the same
- * ----------------------------------------------------------------------------------- */
+/* ---- rows: cells that cost the same ------------------------------------------------------------------ */
 
 static int same_cost(const plan *p, int a, int b)
 {
@@ -55,9 +54,7 @@ static void rows_make(plan *p)
   }
 }
 
-/* ---- time
- * ---------------------------------------------------------------------------------------------------------------
- */
+/* ---- time -------------------------------------------------------------------------------------------- */
 
 /* Steps and evaluations; an evaluation is a forward pass, a third of a step.  Spectra are not counted. */
 static double cell_seconds(const plan *p, const row *r)
@@ -128,9 +125,7 @@ static int last_useful(const double *sorted, int n, double *busy)
   return hi;
 }
 
-/* ---- output
- * --------------------------------------------------------------------------------------------------------------
- */
+/* ---- output ------------------------------------------------------------------------------------------ */
 
 typedef struct {
   double flops, sum_s, wall_s;

@@ -129,8 +129,7 @@ static summary summarise(const double *v, int n)
   return s;
 }
 
-/* ---- accuracy
- * ----------------------------------------------------------------------------------------------- */
+/* ---- accuracy ---------------------------------------------------------------------------------------- */
 static void accuracy_row(sq_table *t, const sq_results *r, const kin *k, double *buffer)
 {
   const sq_results_cell *first = sq_results_cell_at(r, k->cell[0]);
@@ -176,8 +175,7 @@ static sq_status accuracy_table(const sq_results *r, sq_table *t)
   return st;
 }
 
-/* ---- spectra and memory
- * ------------------------------------------------------------------------------------ */
+/* ---- spectra and memory ------------------------------------------------------------------------------ */
 /* Place k of "/spectra/<task>/<model>/<protocol>", k = 0, 1, 2. */
 static void path_part(const char *path, int k, char out[200])
 {
@@ -387,8 +385,7 @@ static sq_status memory_table(const sq_results *r, sq_table *t)
   return st;
 }
 
-/* ---- one row a cell
- * ----------------------------------------------------------------------------------------- */
+/* ---- one row a cell ---------------------------------------------------------------------------------- */
 static sq_status cells_table(const sq_results *r, sq_table *t)
 {
   sq_table_init(
@@ -441,8 +438,7 @@ static sq_status training_table(const sq_results *r, sq_table *t)
   return SQ_OK;
 }
 
-/* ---- the command
- * -------------------------------------------------------------------------------------------- */
+/* ---- the command ------------------------------------------------------------------------------------- */
 static const struct {
   const char *name, *title;
   sq_status (*make)(const sq_results *r, sq_table *t);

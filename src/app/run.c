@@ -33,8 +33,7 @@ typedef struct {
   int *skip;              /* (ncell) finished before this start */
 } run;
 
-/* ---- stopping
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- stopping ---------------------------------------------------------------------------------------- */
 
 static volatile sig_atomic_t signal_seen;
 static struct timespec signal_time;
@@ -83,8 +82,7 @@ static int watch(void *user)
   return signal_seen || sq_wall_s() >= r->deadline;
 }
 
-/* ---- checks before the file
- * ------------------------------------------------------------------------------------------ */
+/* ---- checks before the file -------------------------------------------------------------------------- */
 
 static int descending(const void *a, const void *b)
 {
@@ -162,9 +160,7 @@ static sq_status check_data(const run *r)
   return sq_app_agree(st);
 }
 
-/* ---- the file
- * ----------------------------------------------------------------------------------------------------------
- */
+/* ---- the file ---------------------------------------------------------------------------------------- */
 
 static int file_exists(const char *path)
 {
@@ -208,9 +204,7 @@ done:
   return st;
 }
 
-/* ---- the grid
- * ----------------------------------------------------------------------------------------------------------
- */
+/* ---- the grid ---------------------------------------------------------------------------------------- */
 
 static sq_status run_cell(void *user, sq_grid *g, int i)
 {
@@ -255,9 +249,7 @@ static void announce(const run *r)
   fflush(stdout);
 }
 
-/* ---- the end
- * -------------------------------------------------------------------------------------------------------------
- */
+/* ---- the end ----------------------------------------------------------------------------------------- */
 
 static void names_add(char *out, size_t cap, const sq_results_cell *c, int with_reason)
 {
@@ -289,8 +281,8 @@ static sq_status summarise(const run *r, sq_status st)
   const int left = count[SQ_CELL_WAITING] + count[SQ_CELL_RUNNING];
   if (st == SQ_STOPPED)
     return sq_fail(SQ_STOPPED,
-                   "stopped (%s): %d of %d cells done, %d left; go on with: run %s --out %s --resume",
-                   why_stopped(r), r->cells->ncell - left, r->cells->ncell, left, r->o.config, r->path);
+                   "stopped (%s): %d of %d cells done, %d left; go on with the same command and --resume",
+                   why_stopped(r), r->cells->ncell - left, r->cells->ncell, left);
   if (!r->o.quiet) {
     st = sq_report_print(r->path, "accuracy", "md", stdout);
     if (st != SQ_OK) return st;

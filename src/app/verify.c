@@ -11,7 +11,7 @@
 
 #include "verify.h"
 
-/* ---- results ---------------------------------------------------------------------------------------- */
+/* ---- results ----------------------------------------------------------------------------------------- */
 void sq_verify_report(verification *v, int ok, double value, const char *relation, double bound,
                       const char *what, const char *fmt, ...)
 {
@@ -26,7 +26,7 @@ void sq_verify_report(verification *v, int ok, double value, const char *relatio
   v->failed += !ok;
 }
 
-/* ---- set up ----------------------------------------------------------------------------------------- */
+/* ---- set up ------------------------------------------------------------------------------------------ */
 static void take(verification *v, sq_arena *a)
 {
   const size_t rows = sq_verify_rows(v), T = (size_t)v->T, D = (size_t)sq_model_width(v->model);
@@ -142,7 +142,7 @@ sq_batch sq_verify_examples(verification *v, int off[NSEQ + 1])
   return sq_verify_batch(v, NSEQ, off);
 }
 
-/* ---- the command ------------------------------------------------------------------------------------ */
+/* ---- the command ------------------------------------------------------------------------------------- */
 static sq_status verify_model(verification *v)
 {
   sq_status st;

@@ -62,7 +62,7 @@ static void factors(verification *v, const sq_layer_view *view, const sq_rows *r
   sq_mixer_get(view->mixer)->factors(view->mixer, v->theta, rows, view->tape, b, h, NULL, &v->f);
 }
 
-/* ---- 1. recurrence ---------------------------------------------------------------------------------- */
+/* ---- 1. recurrence ----------------------------------------------------------------------------------- */
 /* One sequence of one layer: largest differences and values of the heads' outputs and of the layer's output.
  */
 static sq_status recurrence_of(verification *v, const sq_layer_view *view, const sq_rows *rows, int b,
@@ -111,7 +111,7 @@ sq_status sq_verify_recurrence(verification *v)
   return SQ_OK;
 }
 
-/* ---- 2. causality: exact; 3. padding ---------------------------------------------------------------- */
+/* ---- 2. causality: exact; 3. padding ----------------------------------------------------------------- */
 static sq_real *kept(verification *v, int layer, int which, int row)
 {
   const size_t D = (size_t)sq_model_width(v->model);
@@ -224,7 +224,7 @@ void sq_verify_padding(verification *v)
           lambda.changed);
 }
 
-/* ---- 4. gradient ------------------------------------------------------------------------------------ */
+/* ---- 4. gradient ------------------------------------------------------------------------------------- */
 static double mean_loss(verification *v, const sq_real *theta, const sq_batch *b)
 {
   sq_tally tally = {0};
@@ -287,7 +287,7 @@ void sq_verify_gradient(verification *v)
           params->v[where].name);
 }
 
-/* ---- 5. coordinates --------------------------------------------------------------------------------- */
+/* ---- 5. coordinates ---------------------------------------------------------------------------------- */
 typedef struct {
   double output, memory, hankel, log_sigma1,
       eigenvalue; /* changes; eigenvalue: the smallest of the largest */

@@ -99,8 +99,7 @@ const char *sq_config_label(const sq_config *c)
   return c->label;
 }
 
-/* ---- canonical JSON
- * ------------------------------------------------------------------------------------------- */
+/* ---- canonical JSON ---------------------------------------------------------------------------------- */
 /* Opens and closes objects between two paths that follow each other in sorted order, then writes the key. */
 static void add_key(sq_cfg_text *t, const char *before, const char *path)
 {

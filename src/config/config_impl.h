@@ -37,8 +37,7 @@ void sq_cfg_text_add(sq_cfg_text *t, const char *fmt, ...) __attribute__((format
 /* Moves the text into the pool; NULL with a recorded text. */
 const char *sq_cfg_text_keep(sq_cfg_text *t, sq_cfg_pool *p);
 
-/* ---- json.c
- * ------------------------------------------------------------------------------------------------ */
+/* ---- json.c ------------------------------------------------------------------------------------------ */
 /* Parses after refusing what cJSON would let pass: NUL, bad UTF-8, control characters, deep nesting,
    duplicate keys, numbers beyond double.  *doc is freed with cJSON_Delete. */
 sq_status sq_cfg_json_parse(const char *text, size_t bytes, const char *where, cJSON **doc);
@@ -51,8 +50,7 @@ const char *sq_cfg_show_json(const cJSON *j, char out[SQ_CFG_SHOWN]);
 void sq_cfg_add_real(sq_cfg_text *t, double x);        /* shortest that reads back the same */
 void sq_cfg_add_string(sq_cfg_text *t, const char *s); /* with quotes and escapes */
 
-/* ---- schema.c
- * ---------------------------------------------------------------------------------------------- */
+/* ---- schema.c ---------------------------------------------------------------------------------------- */
 typedef struct {
   int n;
   const double *r;
@@ -104,8 +102,7 @@ int sq_cfg_word_in(const char *words, const char *s);
 sq_status sq_cfg_choices(const sq_cfg_schema *s, int slot, const sq_key *k, sq_cfg_pool *p,
                          const char **words);
 
-/* ---- published.c
- * ------------------------------------------------------------------------------------------- */
+/* ---- published.c ------------------------------------------------------------------------------------- */
 typedef struct {
   const char *path;  /* "model.use_flash"; "optimization.*": everything below */
   const char *only;  /* the one value (JSON) that can be accepted, or NULL */
@@ -115,8 +112,7 @@ typedef struct {
 const sq_cfg_published *sq_cfg_published_find(const char *path);
 const sq_cfg_published *sq_cfg_published_at(int i); /* NULL past the end */
 
-/* ---- value.c
- * ----------------------------------------------------------------------------------------------- */
+/* ---- value.c ----------------------------------------------------------------------------------------- */
 /* JSON to a slot's type; the range is left to sq_cfg_value_check. */
 sq_status sq_cfg_value_read(const sq_cfg_slot *slot, const cJSON *j, const char *where,
                             const char *shown_path, sq_cfg_pool *p, sq_cfg_value *out);
@@ -127,8 +123,7 @@ void sq_cfg_value_expected(const sq_key *k, const char *words, sq_cfg_text *t);
 void sq_cfg_add_value(sq_cfg_text *t, sq_key_type type, const sq_cfg_value *v); /* JSON; null for no value */
 int sq_cfg_value_is(sq_key_type type, const sq_cfg_value *v, const char *word); /* against an owner's text */
 
-/* ---- source.c
- * ---------------------------------------------------------------------------------------------- */
+/* ---- source.c ---------------------------------------------------------------------------------------- */
 typedef struct {
   const char *where;   /* file name in messages, or "--set" */
   cJSON *doc;          /* *owned*: strings of the values are borrowed from it */
@@ -152,13 +147,11 @@ int sq_cfg_is_grid(const cJSON *root);
 sq_status sq_cfg_name_check(const char *where, const char *path, const char *name);
 char *sq_cfg_stem(sq_cfg_pool *p, const char *path);
 
-/* ---- bases.c
- * ----------------------------------------------------------------------------------------------- */
+/* ---- bases.c ----------------------------------------------------------------------------------------- */
 /* Paths of the base cells of a grid in order; *owned* by the pool. */
 sq_status sq_cfg_bases(sq_cfg_pool *p, const char *path, const cJSON *root, const char ***out, int *nout);
 
-/* ---- experiment.c
- * ------------------------------------------------------------------------------------------ */
+/* ---- experiment.c ------------------------------------------------------------------------------------ */
 typedef struct {
   int slot, n;
   int stride;          /* cells between two values */
@@ -191,12 +184,10 @@ struct sq_experiment {
   sq_config *cell;
   const char *name, *json;
 };
-/* ---- resolve.c
- * --------------------------------------------------------------------------------------------- */
+/* ---- resolve.c --------------------------------------------------------------------------------------- */
 sq_status sq_cfg_variants_resolve(sq_experiment *e);
 sq_status sq_cfg_labels_make(sq_experiment *e);
 sq_status sq_cfg_cells_check(sq_experiment *e);
 void sq_cfg_notes(const sq_experiment *e);
-/* ---- config.c
- * ---------------------------------------------------------------------------------------------- */
+/* ---- config.c ---------------------------------------------------------------------------------------- */
 const sq_cfg_value *sq_cfg_cell_value(const sq_config *c, int slot);

@@ -4,8 +4,7 @@
 
 #include "config_impl.h"
 
-/* ---- --set
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- --set ------------------------------------------------------------------------------------------- */
 /* The part after '=': JSON, or a bare word. */
 static cJSON *parse_setting(const char *text)
 {
@@ -40,8 +39,7 @@ static sq_status read_settings(sq_experiment *e, int nset, const char *const *se
   return st;
 }
 
-/* ---- sweep
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- sweep ------------------------------------------------------------------------------------------- */
 static int compare_texts(const void *a, const void *b)
 {
   return strcmp(*(const char *const *)a, *(const char *const *)b);
@@ -153,8 +151,7 @@ static void drop_set_dims(sq_experiment *e)
   e->ndim = n;
 }
 
-/* ---- files
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- files ------------------------------------------------------------------------------------------- */
 static sq_status fail_root(const char *where, const cJSON *root)
 {
   return sq_fail(SQ_ERR_USAGE,
@@ -219,8 +216,7 @@ done:
   return st;
 }
 
-/* ---- cells
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- cells ------------------------------------------------------------------------------------------- */
 static sq_status count_cells(sq_experiment *e)
 {
   double total = e->nbase;

@@ -12,8 +12,7 @@
 
 #include "config_impl.h"
 
-/* ---- memory and text
- * --------------------------------------------------------------------------------------- */
+/* ---- memory and text --------------------------------------------------------------------------------- */
 struct sq_cfg_block {
   sq_cfg_block *next;
   size_t used, cap;
@@ -162,8 +161,7 @@ const char *sq_cfg_show_json(const cJSON *j, char out[SQ_CFG_SHOWN])
   return out;
 }
 
-/* ---- the scan before parsing
- * ------------------------------------------------------------------------------- */
+/* ---- the scan before parsing ------------------------------------------------------------------------- */
 /* Bytes of the UTF-8 character at s (n bytes left), 0 if it is not one (overlong, surrogate, beyond 10FFFF).
  */
 static size_t utf8_length(const unsigned char *s, size_t n)
@@ -222,8 +220,7 @@ static sq_status scan(const char *text, size_t bytes, const char *where)
   return SQ_OK;
 }
 
-/* ---- parsing
- * ------------------------------------------------------------------------------------------------ */
+/* ---- parsing ----------------------------------------------------------------------------------------- */
 static char previous_mark(const char *text, size_t at)
 {
   while (at > 0 && strchr(" \t\r\n", text[at - 1]) != NULL) --at;

@@ -172,8 +172,7 @@ sq_status sq_cfg_variants_resolve(sq_experiment *e)
   return SQ_OK;
 }
 
-/* ---- labels
- * -------------------------------------------------------------------------------------------------- */
+/* ---- labels ------------------------------------------------------------------------------------------ */
 typedef struct {
   const char *label, *task;
   int base;
@@ -262,8 +261,7 @@ sq_status sq_cfg_labels_make(sq_experiment *e)
   return SQ_OK;
 }
 
-/* ---- the modules' own conditions, and notes
- * ------------------------------------------------------------------ */
+/* ---- the modules' own conditions, and notes ---------------------------------------------------------- */
 sq_status sq_cfg_cells_check(sq_experiment *e)
 {
   char shown[SQ_CFG_SHOWN];

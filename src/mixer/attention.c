@@ -42,8 +42,7 @@ static sq_status shared_check(const sq_config *c)
 const sq_keyset sq_attention_keys = {"model.layer=transformer", shared_keys,
                                      sizeof shared_keys / sizeof *shared_keys, shared_check};
 
-/* ---- shape
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- shape ------------------------------------------------------------------------------------------- */
 
 static void place_channels(sq_mixer *m, int conv_full)
 {
@@ -111,8 +110,7 @@ void sq_attention_init(const sq_mixer *m, const sq_param *p, sq_rng *rng, sq_rea
   sq_nn_init_uniform(rng, 1 / sqrt(conv ? m->K : m->head.dims.D), p->count, theta + p->offset);
 }
 
-/* ---- memory
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- memory ------------------------------------------------------------------------------------------ */
 
 sq_attention_tape sq_attention_take_tape(const sq_mixer *m, sq_arena *a)
 {
@@ -173,8 +171,7 @@ double sq_attention_flops(const sq_mixer *m, int nseq, const int *len)
   return sum;
 }
 
-/* ---- views
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- views ------------------------------------------------------------------------------------------- */
 
 sq_real *sq_attention_channel(const sq_mixer *m, sq_real *proj, sq_real *post, int c, int *ld)
 {
@@ -211,8 +208,7 @@ static sq_attention_grad head_grad(const sq_mixer *m, const scratch_space *s, in
                              .delta = s->delta + r * (size_t)m->H + h};
 }
 
-/* ---- elementwise
- * ------------------------------------------------------------------------------------------------ */
+/* ---- elementwise ------------------------------------------------------------------------------------- */
 
 static SQ_CLONES void split_sign(int n, const sq_real *restrict x, sq_real *restrict negative)
 {
@@ -264,8 +260,7 @@ static SQ_CLONES void scale_heads(size_t RH, int dv, const sq_real *restrict fac
   }
 }
 
-/* ---- passes
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- passes ------------------------------------------------------------------------------------------ */
 
 void sq_attention_forward(const sq_mixer *m, const sq_real *theta, const sq_pass *p, const sq_real *u,
                           sq_real *y, void *tape, void *scratch)

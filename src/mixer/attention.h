@@ -125,8 +125,7 @@ void sq_attention_phi(const sq_mixer *m, int R, sq_real *proj, sq_real *post, sq
 void sq_attention_phi_back(const sq_mixer *m, int R, const sq_attention_tape *t, sq_real *dproj,
                            sq_real *dpost);
 
-/* ---- chunked.c: out_i = stat_i sum_(j<=i) (s q_i.k_j) v_j in time and memory O(T)
- * ----------------------------- */
+/* ---- chunked.c: out_i = stat_i sum_(j<=i) (s q_i.k_j) v_j in time and memory O(T) -------------------- */
 int sq_chunk_rows(const sq_mixer *m);
 void sq_chunked_work(const sq_mixer *m, sq_arena *a, sq_attention_work *w);
 double sq_chunked_flops(const sq_mixer *m, int T);

@@ -84,8 +84,7 @@ void sq_attention_output(const sq_mixer *m, const sq_real *theta, int T, const d
           mixed_dot(D, heads + (size_t)t * (size_t)D, theta + m->out + (size_t)o * (size_t)D);
 }
 
-/* ---- protocol `published`
- * ---------------------------------------------------------------------------------------- */
+/* ---- protocol `published` ---------------------------------------------------------------------------- */
 
 static sq_real *take_published(const sq_mixer *m, sq_arena *a, sq_attention_work *w)
 {

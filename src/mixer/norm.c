@@ -30,9 +30,7 @@ static const sq_key norm_keys[] = {
 static const sq_keyset norm_keyset = {"model.attention_fn=norm-attention", norm_keys,
                                       sizeof norm_keys / sizeof *norm_keys, NULL};
 
-/* ---- f
- * ----------------------------------------------------------------------------------------------------------
- */
+/* ---- f ----------------------------------------------------------------------------------------------- */
 
 static double norm_value(int f, double x)
 {
@@ -70,8 +68,7 @@ static sq_real norm_factor(const sq_mixer *m, sq_real x)
   return (sq_real)exp(-(double)nu);
 }
 
-/* ---- passes
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- passes ------------------------------------------------------------------------------------------ */
 
 static void norm_prepare(const sq_mixer *m, const sq_real *theta, int R, const sq_attention_tape *t,
                          sq_real *row)
@@ -114,8 +111,7 @@ static void norm_backward(const sq_mixer *m, const sq_pass *p, int b, int h, con
   sq_chunked_backward(m, 0, x, g, w);
 }
 
-/* ---- analysis
- * --------------------------------------------------------------------------------------------------- */
+/* ---- analysis ---------------------------------------------------------------------------------------- */
 
 static void norm_log_eta(const sq_mixer *m, const sq_real *theta, const sq_attention_tape *t,
                          const sq_attention_view *x, int r0, int h, const int *perm, double *log_eta)
@@ -138,8 +134,7 @@ static void norm_published(const sq_mixer *m, const sq_real *theta, int T, sq_re
     }
 }
 
-/* ---- creation
- * --------------------------------------------------------------------------------------------------- */
+/* ---- creation ---------------------------------------------------------------------------------------- */
 
 const sq_attention_core sq_core_norm = {.work = sq_chunked_work,
                                         .flops = sq_chunked_flops,

@@ -24,7 +24,7 @@ void sq_factors_take(sq_arena *a, sq_factors *f)
   f->y = SQ_TAKE(a, T * dv, double);
 }
 
-/* ---- coordinates ------------------------------------------------------------------------------------ */
+/* ---- coordinates ------------------------------------------------------------------------------------- */
 void sq_factors_regauge(sq_factors *f, const double *log_s)
 {
   /* h_(-1) = 0 keeps its coordinates (s = 1). */
@@ -51,7 +51,7 @@ int sq_factors_finite(const sq_factors *f)
   return 1;
 }
 
-/* ---- the matrix, in strips -------------------------------------------------------------------------- */
+/* ---- the matrix, in strips --------------------------------------------------------------------------- */
 static void take_prefix(sq_arena *a, int T, sq_prefix *p)
 {
   p->hi = SQ_TAKE(a, (size_t)T, double);
@@ -97,7 +97,7 @@ void sq_log_matrix(const sq_factors *f, const sq_prefix *p, int i0, int i1, int 
   }
 }
 
-/* ---- energy by distance ----------------------------------------------------------------------------- */
+/* ---- energy by distance ------------------------------------------------------------------------------ */
 void sq_energy_take(sq_arena *a, const sq_factors *f, sq_energy_scratch *s)
 {
   take_prefix(a, f->T, &s->prefix);
@@ -163,7 +163,7 @@ double sq_distance_quantile(int T, const double *e, double level)
   return T - 1;
 }
 
-/* ---- the recurrence --------------------------------------------------------------------------------- */
+/* ---- the recurrence ---------------------------------------------------------------------------------- */
 /* h <- lambda h + B v^T, where the state is exp(*scale) h.  Returns the largest |h|. */
 static double advance(const sq_factors *f, int i, double *scale, double *h)
 {

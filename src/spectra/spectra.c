@@ -9,7 +9,7 @@
 
 #include "run_impl.h"
 
-/* ---- create ----------------------------------------------------------------------------------------- */
+/* ---- create ------------------------------------------------------------------------------------------ */
 static int least(int a, int b)
 {
   return a < b ? a : b;
@@ -136,7 +136,7 @@ void sq_spectra_destroy(sq_spectra **s)
   *s = NULL;
 }
 
-/* ---- the sample ------------------------------------------------------------------------------------- */
+/* ---- the sample -------------------------------------------------------------------------------------- */
 static int length_of(const sq_batch *b, int k)
 {
   return b->rows.off[k + 1] - b->rows.off[k];
@@ -174,7 +174,7 @@ static sq_batch one_sequence(sq_spectra *s, const sq_batch *b, int k, int T, int
   return one;
 }
 
-/* ---- one sequence, protocol dsf --------------------------------------------------------------------- */
+/* ---- one sequence, protocol dsf ---------------------------------------------------------------------- */
 /* Field f of this stage; only for fields that are made. */
 static double *field_of(const sq_spectra *s, double *const *out, sq_field_id id)
 {
@@ -293,7 +293,7 @@ static void sequence_dsf(sq_spectra *s, const sq_real *theta, const sq_batch *on
   }
 }
 
-/* ---- one sequence, protocol published --------------------------------------------------------------- */
+/* ---- one sequence, protocol published ---------------------------------------------------------------- */
 static void sequence_published(sq_spectra *s, const sq_real *theta, const sq_batch *one, void *work,
                                double *const *out, int k)
 {
@@ -311,7 +311,7 @@ static void sequence_published(sq_spectra *s, const sq_real *theta, const sq_bat
   }
 }
 
-/* ---- statistics over the sample --------------------------------------------------------------------- */
+/* ---- statistics over the sample ---------------------------------------------------------------------- */
 /* Mean and population standard deviation of percent (sample, nbin), samples without eigenvalues (NaN) left
  * out. */
 static void mean_std(const sq_spectra *s, int nbin, double *mean, double *std)
@@ -443,7 +443,7 @@ static void head_hankel_means(sq_spectra *s, double *const *out, int l, int h)
   }
 }
 
-/* ---- run -------------------------------------------------------------------------------------------- */
+/* ---- run --------------------------------------------------------------------------------------------- */
 static size_t field_size(const sq_field *f)
 {
   size_t n = 1;

@@ -148,8 +148,7 @@ int sq_h5_exists(const sq_h5 *f, const char *path)
   return t == H5I_DATASET || t == H5I_GROUP;
 }
 
-/* ---- names
- * ------------------------------------------------------------------------------------------------- */
+/* ---- names ------------------------------------------------------------------------------------------- */
 typedef struct {
   char **name;
   int n, cap, no_memory;
@@ -200,8 +199,7 @@ sq_status sq_h5_list(const sq_h5 *f, const char *group, char ***name, int *n)
   return SQ_OK;
 }
 
-/* ---- numbers
- * ----------------------------------------------------------------------------------------------- */
+/* ---- numbers ----------------------------------------------------------------------------------------- */
 static const char *class_name(H5T_class_t c)
 {
   switch (c) {
@@ -318,8 +316,7 @@ sq_status sq_h5_read_int(const sq_h5 *f, const char *path, int64_t **data, int *
   return st;
 }
 
-/* ---- attributes
- * -------------------------------------------------------------------------------------------- */
+/* ---- attributes -------------------------------------------------------------------------------------- */
 /* An attribute of one element, with its type. */
 static sq_status open_attribute(const sq_h5 *f, const char *object, const char *name, hid_t *a, hid_t *t,
                                 int *empty)
@@ -416,8 +413,7 @@ sq_status sq_h5_read_int_attribute(const sq_h5 *f, const char *object, const cha
   return st;
 }
 
-/* ---- writing
- * ----------------------------------------------------------------------------------------------- */
+/* ---- writing ----------------------------------------------------------------------------------------- */
 static sq_status write_failed(sq_h5 *f, const char *path)
 {
   f->failed = 1;

@@ -37,8 +37,7 @@ herr_t sq_layout_write(hid_t d, hid_t mem, const hsize_t *start, const hsize_t *
   return e;
 }
 
-/* ---- opening
- * ------------------------------------------------------------------------------------------------ */
+/* ---- opening ----------------------------------------------------------------------------------------- */
 static int class_fits(hid_t d, const sq_column *k)
 {
   static const H5T_class_t want[] = {[SQ_COL_TEXT] = H5T_STRING,
@@ -130,8 +129,7 @@ herr_t sq_layout_close(sq_layout *l)
   return e;
 }
 
-/* ---- groups
- * ------------------------------------------------------------------------------------------------- */
+/* ---- groups ------------------------------------------------------------------------------------------ */
 sq_layout_group *sq_layout_add_group(sq_layout *l, const char *path, int ncell, int nstage, int nfield)
 {
   sq_layout_group *more = realloc(l->group, ((size_t)l->ngroup + 1) * sizeof *more);
@@ -207,8 +205,7 @@ int sq_layout_field(sq_layout *l, sq_layout_group *g, int f)
   return fits;
 }
 
-/* ---- checksum
- * ----------------------------------------------------------------------------------------------- */
+/* ---- checksum ---------------------------------------------------------------------------------------- */
 /* One block of a data set, in the bytes of the file. */
 static sq_status hash_block(const sq_layout *l, hid_t d, const hsize_t *start, const hsize_t *count, int rank,
                             uint64_t *h)

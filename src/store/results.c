@@ -21,8 +21,7 @@ struct sq_results {
   int nsegment;
 };
 
-/* ---- columns
- * ------------------------------------------------------------------------------------------------ */
+/* ---- columns ----------------------------------------------------------------------------------------- */
 /* A text column with a NUL after each entry; *stride is the distance of entries. */
 static char *load_text(const sq_layout *l, hid_t d, hsize_t n, size_t *stride)
 {
@@ -134,8 +133,7 @@ static sq_status load_column(sq_results *r, int column)
   return st;
 }
 
-/* ---- segments
- * ----------------------------------------------------------------------------------------------- */
+/* ---- segments ---------------------------------------------------------------------------------------- */
 static void set_segment_text(sq_segment *g, int column, const char *text)
 {
   char *to[] = {g->time, g->program, g->cpu, g->blas, g->blas_kernel, g->mpi, g->hdf5, g->hosts};
@@ -186,8 +184,7 @@ done:
   return st;
 }
 
-/* ---- groups
- * ------------------------------------------------------------------------------------------------- */
+/* ---- groups ------------------------------------------------------------------------------------------ */
 static void free_names(char **name, int n)
 {
   for (int i = 0; i < n; ++i) free(name[i]);
@@ -269,8 +266,7 @@ done:
   return st;
 }
 
-/* ---- open
- * --------------------------------------------------------------------------------------------------- */
+/* ---- open -------------------------------------------------------------------------------------------- */
 static sq_status load(sq_results *r, const char *path)
 {
   static const char *const wanted[] = {"program", "precision", "grid", "missing_values", "complex_numbers"};
@@ -340,8 +336,7 @@ void sq_results_close(sq_results **pr)
   free(r);
 }
 
-/* ---- looking
- * ------------------------------------------------------------------------------------------------ */
+/* ---- looking ----------------------------------------------------------------------------------------- */
 int sq_results_ncell(const sq_results *r)
 {
   return r->file->ncell;

@@ -218,8 +218,7 @@ static void make_text_scale(maker *m, const char *path, size_t n, const char *co
   free(block);
 }
 
-/* ---- /cells, /history, /segments
- * ---------------------------------------------------------------------------- */
+/* ---- /cells, /history, /segments --------------------------------------------------------------------- */
 static const char *recipe_of(const sq_config *c)
 {
   return sq_config_has(c, "train.recipe") ? sq_config_string(c, "train.recipe") : "corrected";
@@ -294,8 +293,7 @@ static void make_tables(maker *m, const sq_store_plan *p)
   }
 }
 
-/* ---- /spectra
- * ----------------------------------------------------------------------------------------------- */
+/* ---- /spectra ---------------------------------------------------------------------------------------- */
 static void make_stage_scale(maker *m, const char *path, int nstage)
 {
   char(*text)[24] = calloc((size_t)nstage, sizeof *text);
@@ -441,8 +439,7 @@ static void put_root(maker *m, const sq_store_plan *p)
     failed(m, "/");
 }
 
-/* ---- the file
- * ----------------------------------------------------------------------------------------------- */
+/* ---- the file ---------------------------------------------------------------------------------------- */
 static sq_status check_space(const char *path, size_t bytes)
 {
   char dir[4096];

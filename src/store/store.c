@@ -27,8 +27,7 @@ struct sq_store {
 static const double missing = NAN;
 static const int64_t none = -1;
 
-/* ---- independent writes
- * ------------------------------------------------------------------------------------- */
+/* ---- independent writes ------------------------------------------------------------------------------ */
 static sq_status refused(const sq_store *s, const char *what)
 {
   return sq_fail(SQ_ERR_IO, "%s: %s cannot be written: %s", s->file.path, what, sq_hdf5_cause());
@@ -156,8 +155,7 @@ done:
   return st;
 }
 
-/* ---- the end of a cell
- * -------------------------------------------------------------------------------------- */
+/* ---- the end of a cell ------------------------------------------------------------------------------- */
 static sq_status put_result(sq_store *s, int cell, const char *reason, const sq_train_result *r)
 {
   sq_status st;
@@ -278,8 +276,7 @@ sq_cell_status sq_store_status(const sq_store *s, int cell)
   return (sq_cell_status)s->status[cell];
 }
 
-/* ---- opening
- * ------------------------------------------------------------------------------------------------ */
+/* ---- opening ----------------------------------------------------------------------------------------- */
 static void destroy(sq_store *s)
 {
   for (int g = 0; g < s->ngroup && s->field != NULL; ++g) free(s->field[g]);
@@ -410,8 +407,7 @@ sq_status sq_store_create(MPI_Comm comm, const char *path, const sq_store_plan *
   return st == SQ_OK ? open_together(comm, path, p, 0, s) : st;
 }
 
-/* ---- resume
- * ------------------------------------------------------------------------------------------------- */
+/* ---- resume ------------------------------------------------------------------------------------------ */
 static sq_status compare_plan(const char *path, const sq_store_plan *p)
 {
   sq_h5 *f = NULL;

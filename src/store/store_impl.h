@@ -34,8 +34,7 @@ herr_t sq_hdf5_put_int(hid_t object, const char *name, int value);
  * naming file and path. */
 sq_status sq_hdf5_check_storage(hid_t d, const char *file_name, const char *path);
 
-/* ---- the tables of the schema (schema.c)
- * ------------------------------------------------------------------- */
+/* ---- the tables of the schema (schema.c) ------------------------------------------------------------- */
 typedef enum { SQ_COL_TEXT, SQ_COL_INT, SQ_COL_UINT, SQ_COL_REAL, SQ_COL_STATUS } sq_col_type;
 typedef struct {
   const char *name;
@@ -95,8 +94,7 @@ sq_status sq_schema_make(const char *path, const sq_store_plan *p);
 /* SQ_ERR_USAGE with the first key path that differs, both as JSON. */
 sq_status sq_schema_compare(const char *path, const char *grid_in_file, const char *grid_now);
 
-/* ---- dimension scales (scales.c)
- * --------------------------------------------------------------------------- */
+/* ---- dimension scales (scales.c) --------------------------------------------------------------------- */
 typedef struct sq_scales sq_scales;
 sq_scales *sq_scales_create(void); /* NULL: no memory */
 void sq_scales_destroy(sq_scales *l);
@@ -105,8 +103,7 @@ int sq_scales_use(sq_scales *l, const char *dset, int dim,
                   const char *scale);                   /* in order of data set and dim */
 herr_t sq_scales_write(const sq_scales *l, hid_t file); /* all attributes, at the end */
 
-/* ---- an open results file, of the writer or of a reader (layout.c)
- * ------------------------------------------ */
+/* ---- an open results file, of the writer or of a reader (layout.c) ----------------------------------- */
 typedef struct {
   char path[200];
   int ncell, nstage, nfield;

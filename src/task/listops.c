@@ -56,7 +56,7 @@ static sq_status listops_check(const sq_config *c)
 static const sq_keyset listops_keys = {"dataset._name_=listops", listops_key,
                                        sizeof listops_key / sizeof *listops_key, listops_check};
 
-/* ---- the task ------------------------------------------------------------------------------------------ */
+/* ---- the task ---------------------------------------------------------------------------------------- */
 
 static size_t codes_of(const listops *t, sq_split split, size_t i, const uint8_t **code)
 {

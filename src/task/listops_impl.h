@@ -37,8 +37,7 @@ size_t sq_listops_print(const uint8_t *code, size_t n, int *narg, char *text);
 /* Operator nesting of a valid expression. */
 int sq_listops_nesting(const uint8_t *code, size_t n);
 
-/* ---- a growing list of expressions, the splits one after the other
- * ------------------------------------------ */
+/* ---- a growing list of expressions, the splits one after the other ----------------------------------- */
 typedef struct {
   uint8_t *code; /* (off[n]) */
   size_t *off;   /* (n+1) */
@@ -54,8 +53,7 @@ void sq_listops_clear(listops_set *s);
 void sq_listops_vocabulary(const listops_set *s, int max_tokens, uint8_t id[LISTOPS_NCODE],
                            size_t count[LISTOPS_NCODE]);
 
-/* ---- generator: listops_make.c
- * ------------------------------------------------------------------------------ */
+/* ---- generator: listops_make.c ----------------------------------------------------------------------- */
 typedef struct {
   uint64_t seed;
   int min_length, max_length, max_depth, max_args; /* min_length < length < max_length */
@@ -68,8 +66,7 @@ sq_status sq_listops_params_check(const listops_params *p, const char *prefix);
 size_t sq_listops_draw(const listops_params *p, uint64_t attempt, uint8_t *code);
 sq_status sq_listops_generate(const listops_params *p, listops_set *s);
 
-/* ---- files: listops_read.c
- * ---------------------------------------------------------------------------------- */
+/* ---- files: listops_read.c --------------------------------------------------------------------------- */
 extern const char *const sq_listops_file[SQ_NSPLIT]; /* "basic_train.tsv", ... */
 /* Appends the first `most` rows of a file as the next split.  SQ_ERR_DATA with file and line. */
 sq_status sq_listops_read_file(const char *path, size_t most, listops_set *s, sq_split split);
@@ -77,7 +74,6 @@ sq_status sq_listops_read_file(const char *path, size_t most, listops_set *s, sq
 sq_status sq_listops_find_dir(const char *dir, char *out, size_t cap);
 sq_status sq_listops_read(const char *dir, const size_t most[SQ_NSPLIT], listops_set *s);
 
-/* ---- the task: listops.c
- * ------------------------------------------------------------------------------------ */
+/* ---- the task: listops.c ----------------------------------------------------------------------------- */
 /* Moves *s into a task (it is empty afterwards). */
 sq_status sq_listops_create(listops_set *s, int max_tokens, int seq_len, sq_task **t);

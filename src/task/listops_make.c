@@ -17,7 +17,7 @@
 #include "listops_impl.h"
 #include "sq/base.h"
 
-/* ---- drawing ------------------------------------------------------------------------------------------- */
+/* ---- drawing ----------------------------------------------------------------------------------------- */
 
 typedef struct {
   const listops_params *p;
@@ -88,7 +88,7 @@ sq_status sq_listops_params_check(const listops_params *p, const char *prefix)
   return SQ_OK;
 }
 
-/* ---- keeping what is new ------------------------------------------------------------------------------- */
+/* ---- keeping what is new ----------------------------------------------------------------------------- */
 
 typedef struct {
   uint64_t hash;
@@ -151,7 +151,7 @@ sq_status sq_listops_generate(const listops_params *p, listops_set *s)
   return st;
 }
 
-/* ---- files --------------------------------------------------------------------------------------------- */
+/* ---- files ------------------------------------------------------------------------------------------- */
 
 static sq_status cannot(const char *what, const char *path)
 {

@@ -82,7 +82,7 @@ int sq_listops_nesting(const uint8_t *code, size_t n)
   return most;
 }
 
-/* ---- text ---------------------------------------------------------------------------------------------- */
+/* ---- text -------------------------------------------------------------------------------------------- */
 
 size_t sq_listops_text_bytes(size_t n)
 {
@@ -143,7 +143,7 @@ size_t sq_listops_print(const uint8_t *code, size_t n, int *narg, char *text)
   return (size_t)(p - text);
 }
 
-/* ---- lists --------------------------------------------------------------------------------------------- */
+/* ---- lists ------------------------------------------------------------------------------------------- */
 
 static sq_status reserve(void **p, size_t *cap, size_t need, size_t size)
 {

@@ -57,7 +57,7 @@ static sq_status mqar_check(const sq_config *c)
 static const sq_keyset mqar_keys = {"dataset._name_=mqar", mqar_key, sizeof mqar_key / sizeof *mqar_key,
                                     mqar_check};
 
-/* ---- random pieces ------------------------------------------------------------------------------------- */
+/* ---- random pieces ----------------------------------------------------------------------------------- */
 
 /* The swapped entries of an array 0, 1, 2, ... that is never written out.  Open addressing, at most half
  * full. */
@@ -181,7 +181,7 @@ static void fill_rest(const mqar *m, sq_rng *rng, int32_t *token)
       token[i] = unused_token(used, 2 * K, (int32_t)sq_rng_below(rng, (uint32_t)(V - 2 * K)));
 }
 
-/* ---- the task ------------------------------------------------------------------------------------------ */
+/* ---- the task ---------------------------------------------------------------------------------------- */
 
 static void mqar_example(const sq_task *t, sq_split split, size_t i, int32_t *token, int32_t *label)
 {

@@ -95,7 +95,7 @@ done:
   return st;
 }
 
-/* ---- disjoint splits ----------------------------------------------------------------------------------- */
+/* ---- disjoint splits --------------------------------------------------------------------------------- */
 
 static const char *const split_name[SQ_NSPLIT] = {"training", "validation", "test"};
 
@@ -169,7 +169,7 @@ sq_status sq_task_check_disjoint(const sq_task *t)
   return st;
 }
 
-/* ---- batches ------------------------------------------------------------------------------------------- */
+/* ---- batches ----------------------------------------------------------------------------------------- */
 
 typedef struct {
   size_t off, id, token, label, total; /* in 4-byte words, pieces on 64-byte boundaries of the storage */

@@ -151,7 +151,7 @@ def time_steps(shape, kind, way, steps, everywhere, warm_up=2):
         opt.step()
         if k >= 0:
             times.append(CLOCK() - start)
-    return times, float(loss), sum(p.numel() for p in model.parameters())
+    return times, float(loss.detach()), sum(p.numel() for p in model.parameters())
 
 
 def ways(kind, length):

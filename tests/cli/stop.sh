@@ -24,7 +24,7 @@ kill -TERM $pid
 wait $pid
 got=$?
 [ $got = 75 ] || fail "SIGTERM: exit status $got, expected 75: $(cat err.txt)"
-grep -q '^seqspectra: stopped (Terminated): [1-5] of 6 cells done, [1-5] left; go on with: run tiny.json --out term.h5 --resume$' err.txt ||
+grep -q '^seqspectra: stopped (Terminated): [1-5] of 6 cells done, [1-5] left; go on with the same command and --resume$' err.txt ||
   fail "SIGTERM: $(cat err.txt)"
 [ "$(status_count term.h5 running)" = 0 ] || fail "a stopped cell is still marked as running"
 expect 0 -- ranks 2 "$s" run tiny.json --out term.h5 --quiet --resume
