@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Share of eigenvalues by modulus, from a results file.
 
-One panel a task; a stacked bar for each model and layer, at initialisation and after training, averaged over heads, sequences and
-seeds.  Black ticks: where the boundaries of the bar would be for uniform attention at the same lengths (null model)."""
+One panel a task; a stacked bar for each model, set of swept values and layer, at initialisation and after training, averaged over
+heads, sequences and seeds.  The bar on top of a panel is the null model: uniform attention at the same lengths."""
 
 import argparse
 import os
@@ -11,6 +11,7 @@ import sys
 if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from find_python import need
+from labels import text, varied
 
 need("h5py", "numpy", "matplotlib")
 
@@ -23,83 +24,136 @@ import numpy as np  # noqa: E402
 
 BINS = ["[0, 0.1]", "(0.1, 0.5]", "(0.5, 0.9]", "(0.9, 1]", "(1, 10]", "(10, 100]", "(100, \u221e)"]
 NULL = "null_uniform_percent_radius_mean"
+DONE = 2
+BAR = 0.26  # inches from bar to bar
+NARROWEST = 4.5  # percent: a number fits into the part
 
 
-def text(x):
-    return x.decode() if isinstance(x, bytes) else str(x)
+def mean(v):
+    """Mean over all axes but the last of what is there, or None where nothing is."""
+    v = np.asarray(v, dtype=float).reshape(-1, np.shape(v)[-1])
+    there = np.isfinite(v)
+    if not there.any():
+        return None
+    count = there.sum(axis=0)
+    return np.divide(np.where(there, v, 0).sum(axis=0), count, out=np.full(v.shape[1], np.nan), where=count > 0)
 
 
-def group_bars(f, path, done):
-    """[(label, stage, shares)] of one group, per recipe, and the null model's shares (or None)."""
+class Block:
+    """The bars of one model and one set of swept values: they belong together and have one name."""
+
+    def __init__(self, first, name):
+        self.first, self.name = first, name
+        self.bars = []  # (label, shares)
+        self.null = None
+
+
+def blocks_of(f, path):
+    """Blocks of one group of /spectra; rows of one block differ by the seed only."""
     g = f[path]
     model = path.split("/")[-2]
-    rows = np.array([c in done for c in g["cell"][:]])
-    if not rows.any():
-        return [], None
-    recipe = np.array([text(f["cells/recipe"][c]) for c in g["cell"][:]])
-    share = g["percent_radius_mean"]  # (row, stage, layer, head, bin)
-    bars = []
-    for kind in sorted(set(recipe[rows])):
-        pick = np.flatnonzero(rows & (recipe == kind))
+    share, rows = g["percent_radius_mean"], {}  # share: (row, stage, layer, head, bin)
+    for r, c in enumerate(g["cell"][:]):
+        if f["cells/status"][c] == DONE:
+            rows.setdefault(", ".join([model] + varied(f, c)), []).append((c, r))
+    out = []
+    for name, members in rows.items():
+        b = Block(min(c for c, _ in members), name)
         for layer in range(share.shape[2]):
-            for stage, name in ((0, "init"), (share.shape[1] - 1, "trained")):
-                with np.errstate(all="ignore"):
-                    v = np.nanmean(np.stack([share[r, stage, layer] for r in pick]), axis=(0, 1))
-                tail = f", {kind}" if len(set(recipe[rows])) > 1 else ""
-                bars.append((f"{model}{tail}, layer {layer}", name, v))
-    null = None
-    if NULL in g:
-        null = np.nanmean(g[NULL][rows, -1], axis=0)
-    return bars, null
-
-
-def tasks_of(f, protocol):
-    status = f["cells/status"][:]
-    done = set(np.flatnonzero(status == 2))
-    out = {}
-    for task in f.get("spectra", {}):
-        bars, null = [], None
-        for model in f["spectra"][task]:
-            path = f"spectra/{task}/{model}/{protocol}"
-            if path not in f or "percent_radius_mean" not in f[path]:
-                continue
-            b, n = group_bars(f, path, done)
-            bars += b
-            null = n if null is None else null
-        if bars:
-            out[task] = (bars, null)
+            for stage, label in ((0, "init"), (share.shape[1] - 1, "trained")):
+                v = mean(np.stack([share[r, stage, layer] for _, r in members]))
+                if v is not None:
+                    b.bars.append((f"layer {layer}   {label}", v))
+        if NULL in g:
+            b.null = mean(np.stack([g[NULL][r, -1] for _, r in members]))
+        if b.bars:
+            out.append(b)
     return out
 
 
-def draw_panel(ax, task, bars, null, colours):
-    y, ticks, labels = 0.0, [], []
-    for i, (label, stage, share) in enumerate(bars):
-        left = 0.0
-        for b, part in enumerate(share):
-            if not np.isfinite(part):
-                continue
-            ax.barh(y, part, left=left, height=0.82, color=colours[b], edgecolor="white", linewidth=0.4)
-            if part >= 9:
-                red, green, blue, _ = colours[b]
-                dark = 0.3 * red + 0.59 * green + 0.11 * blue < 0.5
-                ax.text(left + part / 2, y, f"{part:.0f}", zorder=5, ha="center", va="center", fontsize=7,
-                        color="white" if dark else "black")
-            left += part
-        if null is not None:
-            for edge in np.cumsum(null)[:-1]:
-                if 0.5 < edge < 99.5:
-                    ax.plot([edge, edge], [y - 0.47, y + 0.47], color="black", linewidth=1.2)
-        ticks.append(y)
-        labels.append(f"{label}   {stage}")
-        y += 1.0 if stage == "init" else 1.6
-    ax.set_yticks(ticks, labels, fontsize=8)
-    ax.set_ylim(y - 0.9, -0.9)
+def tasks_of(f, protocol):
+    """{task: blocks}, tasks and blocks in the order of /cells."""
+    out = {}
+    for task in f.get("spectra", {}):
+        blocks = []
+        for model in f["spectra"][task]:
+            path = f"spectra/{task}/{model}/{protocol}"
+            if path in f and "percent_radius_mean" in f[path]:
+                blocks += blocks_of(f, path)
+        if blocks:
+            out[task] = sorted(blocks, key=lambda b: b.first)
+    return dict(sorted(out.items(), key=lambda item: item[1][0].first))
+
+
+def nulls_of(blocks):
+    """[(name, shares)]: one, unless the lengths differ from block to block."""
+    out = []
+    for b in blocks:
+        if b.null is not None and not any(np.allclose(b.null, v, atol=0.05, equal_nan=True) for _, v in out):
+            out.append((b.name, b.null))
+    return [("" if len(out) == 1 else name, v) for name, v in out]
+
+
+def lines_of(blocks):
+    """[(y, kind, label, shares)] from the top; kind: name | null | bar, a name has no bar."""
+    out, y = [], 0.0
+    for name, v in nulls_of(blocks):
+        out.append((y, "null", "uniform attention" + (f", {name}" if name else ""), v))
+        y += 1.0
+    for b in blocks:
+        y += 0.35
+        out.append((y, "name", b.name, None))
+        y += 1.0
+        for label, v in b.bars:
+            out.append((y, "bar", label, v))
+            y += 1.0
+    return out, y
+
+
+def draw_bar(ax, y, shares, colours, reference):
+    left = 0.0
+    for part, colour in zip(shares, colours):
+        if not np.isfinite(part):
+            continue
+        ax.barh(y, part, left=left, height=0.84, color=colour, edgecolor="black" if reference else "white",
+                linewidth=0.9 if reference and part > 0 else 0.4)
+        if part >= NARROWEST:
+            red, green, blue, _ = colour
+            dark = 0.3 * red + 0.59 * green + 0.11 * blue < 0.5
+            ax.text(left + part / 2, y, f"{part:.0f}", ha="center", va="center_baseline", fontsize=7.5, color="white" if dark else "black")
+        left += part
+
+
+def draw_panel(ax, task, lines, height, colours):
+    for y, kind, label, shares in lines:
+        if kind == "name":
+            ax.text(0, y + 0.1, label, fontsize=8.5, fontweight="bold", va="center")
+        else:
+            draw_bar(ax, y, shares, colours, kind == "null")
+    bars = [(y, label) for y, kind, label, _ in lines if kind != "name"]
+    ax.set_yticks([y for y, _ in bars], [label for _, label in bars], fontsize=8)
+    ax.set_ylim(height - 0.4, -0.6)
     ax.set_xlim(0, 100)
-    ax.set_xlabel("eigenvalues in percent")
+    ax.set_xlabel("eigenvalues in percent", fontsize=9)
     ax.set_title(task, loc="left", fontsize=11, fontweight="bold")
     for side in ("top", "right", "left"):
         ax.spines[side].set_visible(False)
     ax.tick_params(axis="y", length=0)
+
+
+def draw(tasks, protocol):
+    colours = matplotlib.colormaps["viridis"](np.linspace(0.02, 1, len(BINS)))
+    panels = {task: lines_of(blocks) for task, blocks in tasks.items()}
+    heights = [BAR * height for _, height in panels.values()]
+    around, legend = 0.85, 0.62  # inches: title and axis of a panel; the legend
+    total = sum(heights) + around * len(heights) + legend
+    fig, axes = plt.subplots(len(tasks), 1, figsize=(9.5, total), squeeze=False, gridspec_kw={"height_ratios": heights})
+    for ax, (task, (lines, height)) in zip(axes[:, 0], panels.items()):
+        draw_panel(ax, task, lines, height, colours)
+    fig.legend([plt.Rectangle((0, 0), 1, 1, color=c) for c in colours], BINS, title=r"$|\lambda|$" + f", protocol {protocol}",
+               loc="lower center", ncol=len(BINS), fontsize=8, title_fontsize=9, frameon=False, columnspacing=1.2, handlelength=1.4)
+    fig.tight_layout(rect=(0, legend / total, 1, 1))
+    return fig
 
 
 def main():
@@ -116,21 +170,9 @@ def main():
         sys.exit(f"error: {a.results}: not a readable results file ({e})")
     if not tasks:
         sys.exit(f"error: {a.results}: no finished cell has spectra of protocol {a.protocol}")
-    colours = matplotlib.colormaps["viridis"](np.linspace(0.02, 1, len(BINS)))
-    heights = [0.24 * 1.3 * len(bars) + 0.9 for bars, _ in tasks.values()]
-    fig, axes = plt.subplots(len(tasks), 1, figsize=(9.5, sum(heights) + 1.0), squeeze=False, gridspec_kw={"height_ratios": heights})
-    for ax, (task, (bars, null)) in zip(axes[:, 0], tasks.items()):
-        draw_panel(ax, task, bars, null, colours)
-    handles = [plt.Rectangle((0, 0), 1, 1, color=c) for c in colours]
-    names = list(BINS)
-    if any(null is not None for _, null in tasks.values()):
-        handles.append(plt.Line2D([], [], color="black", linewidth=1.2, marker="|", markersize=9, linestyle="none"))
-        names.append("boundaries for uniform attention")
-    fig.legend(handles, names, title=r"$|\lambda|$" + f", protocol {a.protocol}", loc="lower center", ncol=4, fontsize=8, frameon=False)
-    fig.tight_layout(rect=(0, 0.85 / fig.get_figheight(), 1, 1))
     os.makedirs(a.out, exist_ok=True)
     path = os.path.join(a.out, f"spectra.{a.format}" if a.protocol == "dsf" else f"spectra-{a.protocol}.{a.format}")
-    fig.savefig(path, dpi=150)
+    draw(tasks, a.protocol).savefig(path, dpi=150)
     print(path)
 
 

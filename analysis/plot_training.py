@@ -5,13 +5,13 @@ One row of panels a task, a colour for each model and set of swept values; thin 
 seeds go."""
 
 import argparse
-import json
 import os
 import sys
 
 if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from find_python import need
+from labels import text, varied
 
 need("h5py", "numpy", "matplotlib")
 
@@ -27,19 +27,8 @@ COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 DASHES = ["-", "--", ":", "-."]
 
 
-def text(x):
-    return x.decode() if isinstance(x, bytes) else str(x)
-
-
 def label_of(f, c):
-    try:
-        swept = json.loads(text(f["cells/swept"][c]))
-    except ValueError:
-        swept = {}
-    parts = [text(f["cells/model"][c])] + [f"{k.split('.')[-1]} = {v}" for k, v in swept.items() if k != "seed"]
-    if text(f["cells/recipe"][c]) == "published":
-        parts.append("published")
-    return ", ".join(parts)
+    return ", ".join([text(f["cells/model"][c])] + varied(f, c))
 
 
 def curves(f):

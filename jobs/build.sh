@@ -12,6 +12,7 @@ log=$dir.log
 generator=
 command -v ninja >/dev/null && [ ! -e "$dir/CMakeCache.txt" ] && generator="-G Ninja"
 command -v cmake >/dev/null || die "cmake is missing: run jobs/install-deps.sh"
+cmake --list-presets 2>/dev/null | grep -q "\"$preset\"" || die "no preset '$preset' (see: cmake --list-presets)" 2
 say "building preset '$preset' into $dir (log: $log)"
 # shellcheck disable=SC2086
 if ! { cmake --preset "$preset" $generator "$@" && cmake --build "$dir" -j "$(usable_cores)"; } >"$log" 2>&1; then

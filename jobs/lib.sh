@@ -1,7 +1,7 @@
 # jobs/lib.sh: what the set-up scripts share.  Sourced, not run.
 
 say() { printf '== %s\n' "$*"; }
-die() { printf 'error: %s\n' "$*" >&2; exit "${2:-1}"; }
+die() { printf 'error: %s\n' "$1" >&2; exit "${2:-1}"; } # MESSAGE [STATUS]
 
 # Cores that this process may use: affinity (nproc) and the control group's quota, not the machine's.
 usable_cores() {

@@ -60,7 +60,8 @@ def check_h5py(path):
     with h5py.File(path, "r") as f:
         assert f.attrs["schema_version"] == 1
         assert f.attrs["precision"] in (b"float64", "float64")
-        assert "cells" in f.attrs["grid"]
+        assert "grid" not in f.attrs
+        assert "cells" in f["grid"][()].decode() and f["grid"].id.get_type().is_variable_str() is False
         for c in range(CELLS - 1):
             check_cell(f, c)
         assert list(f["cells/status"][:]) == [2] * (CELLS - 1) + [0]
@@ -156,6 +157,46 @@ def check_kill(folder):
     return path
 
 
+def check_damaged(folder, whole):
+    """Continuing a damaged file ends before any training; 64 segments are told."""
+    path = os.path.join(folder, "damaged.h5")
+    longer = "continue"
+
+    def resume(change):
+        shutil.copy(whole, path)
+        with h5py.File(path, "r+") as f:
+            change(f)
+        return writer("resume", path, folder, 2)
+
+    def delete(name):
+        def change(f):
+            del f[name]
+        return change
+
+    def long_grid(f):
+        del f["grid"]
+        f["grid"] = longer
+
+    def long_attribute(f):
+        f.attrs["precision"] = longer
+
+    def full(f):
+        f["segments/time"][:] = b"2026-01-01T00:00:00Z"
+
+    for change, text in ((delete("segments"), "is damaged: /segments/time is missing"),
+                         (delete("segments/ranks"), "is damaged: /segments/ranks is missing"),
+                         (delete("grid"), "is not a results file of this version"),
+                         (long_grid, "is not a results file of this version"),
+                         (long_attribute, "is not a results file of this version")):
+        status, said = resume(change)
+        assert status == 4 and text in said, (text, status, said)
+    status, said = resume(full)
+    assert status == 0 and "all 64 rows of /segments are used" in said, (status, said)
+    with h5py.File(path, "r") as f:
+        assert f["segments/time"][62] == b"2026-01-01T00:00:00Z" and f["segments/time"][63] != b"2026-01-01T00:00:00Z"
+    os.remove(path)
+
+
 def check_full_disk(folder):
     path = os.path.join(folder, "full.h5")
     status, text = writer("full", path, folder, 2)
@@ -201,6 +242,9 @@ def make_hostile(folder):
         f.attrs["vlen"] = "variable \u00e4"
         f.attrs["fixed"] = np.bytes_("fixed")
         f.attrs["two"] = ["a", "b"]
+    with h5py.File(os.path.join(folder, "variable.h5"), "w") as f:
+        f.attrs["schema_version"] = np.int32(1)
+        f.attrs["program"] = "seqspectra"
     data = open(path, "rb").read()
     with open(os.path.join(folder, "truncated.h5"), "wb") as f:
         f.write(data[:len(data) // 2])
@@ -220,6 +264,7 @@ def main():
         assert numbers_only(path) == numbers_only(again), "equal numbers, different bytes"
         check_xarray(path)
         killed = check_kill(folder)
+        check_damaged(folder, again)
         check_full_disk(folder)
         for name in (again,):  # all cells done by another way: the same bytes
             status, text = writer("resume", name, folder, 2)

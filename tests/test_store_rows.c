@@ -273,15 +273,62 @@ static void files_that_cannot_be_made_are_refused_on_every_rank(void **state)
   fixture_clear(&f);
 }
 
-static void a_changed_byte_is_found_by_the_checksum(void **state)
+static void write_lock(const char *host, long pid)
+{
+  char lock[400];
+  sq_format(lock, sizeof lock, "%s.lock", file);
+  FILE *t = fopen(lock, "w");
+  assert_non_null(t);
+  fprintf(t, "host %s\npid %ld\nstarted 2020-01-01T00:00:00Z\n", host, pid);
+  fclose(t);
+}
+
+static void a_file_that_is_being_written_is_refused_to_others(void **state)
 {
   (void)state;
   fixture f;
-  new_file("damaged.h5");
+  sq_store *s, *second;
+  char lock[400], who[300], host[256];
+  new_file("locked.h5");
+  sq_format(lock, sizeof lock, "%s.lock", file);
   fine(fixture_make(&f, dir, 0.001, 0));
-  create_and_write(&f, FIXTURE_CELLS);
+  fine(sq_store_create(MPI_COMM_WORLD, file, &f.plan, &s));
+  assert_true(sq_store_is_written(file, who, sizeof who));
+  assert_non_null(strstr(who, "process "));
+  expect(sq_store_resume(MPI_COMM_WORLD, file, &f.plan, &second), SQ_ERR_USAGE,
+         "is being written by process ");
+  assert_null(second);
+  expect(sq_store_create(MPI_COMM_WORLD, file, &f.plan, &second), SQ_ERR_USAGE, "locked.h5.lock");
+  assert_int_equal(access(lock, F_OK), 0); /* a refused run leaves the lock of the other */
+  MPI_Barrier(MPI_COMM_WORLD);
+  fine(sq_store_close(&s));
+  assert_int_not_equal(access(lock, F_OK), 0);
+  assert_false(sq_store_is_written(file, who, sizeof who));
+  MPI_Barrier(MPI_COMM_WORLD);
+  /* Of another host only the text tells. */
+  if (rank == 0) write_lock("another-host", 1);
+  MPI_Barrier(MPI_COMM_WORLD);
+  assert_true(sq_store_is_written(file, who, sizeof who));
+  expect(sq_store_resume(MPI_COMM_WORLD, file, &f.plan, &s), SQ_ERR_USAGE,
+         "process 1 on host another-host (started 2020-01-01T00:00:00Z)");
+  /* On this host nobody holds it, though process 1 lives: its number has been given away again. */
+  assert_int_equal(gethostname(host, sizeof host), 0);
+  MPI_Barrier(MPI_COMM_WORLD);
+  if (rank == 0) write_lock(host, 1);
+  MPI_Barrier(MPI_COMM_WORLD);
+  assert_false(sq_store_is_written(file, who, sizeof who));
+  MPI_Barrier(MPI_COMM_WORLD);
+  fine(sq_store_resume(MPI_COMM_WORLD, file, &f.plan, &s));
+  assert_true(sq_store_is_written(file, who, sizeof who));
+  MPI_Barrier(MPI_COMM_WORLD);
+  fine(sq_store_close(&s));
+  assert_int_not_equal(access(lock, F_OK), 0);
   fixture_clear(&f);
-  if (rank != 0) return;
+}
+
+/* Changes one bit of a number of cell 2's spectra; rank 0. */
+static void damage(void)
+{
   const double value = fixture_value(2, 2, 0, 5);
   size_t bytes;
   sq_status st;
@@ -295,19 +342,64 @@ static void a_changed_byte_is_found_by_the_checksum(void **state)
   fputc(place[0] ^ 1, t);
   fclose(t);
   free(all);
+}
+
+static void a_damaged_cell_runs_again(void **state)
+{
+  (void)state;
+  fixture f;
+  sq_store *s;
+  new_file("again.h5");
+  fine(fixture_make(&f, dir, 0.001, 0));
+  create_and_write(&f, FIXTURE_CELLS);
+  if (rank == 0) damage();
+  MPI_Barrier(MPI_COMM_WORLD);
+  fine(sq_store_resume(MPI_COMM_WORLD, file, &f.plan, &s));
+  for (int i = 0; i < FIXTURE_CELLS; ++i)
+    assert_int_equal(sq_store_status(s, i), i == 2 ? SQ_CELL_WAITING : SQ_CELL_DONE);
+  if (rank == nrank - 1) {
+    fine(fixture_write(&f, s, 2, rank));
+    fine(fixture_end(s, 2));
+  }
+  fine(sq_store_close(&s));
+  if (rank == 0) {
+    sq_results *r;
+    int bad = -1;
+    fine(sq_results_open(file, &r));
+    fine(sq_results_check(r, &bad));
+    assert_int_equal(bad, 0);
+    check_cell(r, 2);
+    sq_results_close(&r);
+  }
+  MPI_Barrier(MPI_COMM_WORLD);
+  fixture_clear(&f);
+}
+
+static void a_changed_byte_is_found_by_the_checksum(void **state)
+{
+  (void)state;
+  fixture f;
+  new_file("damaged.h5");
+  fine(fixture_make(&f, dir, 0.001, 0));
+  create_and_write(&f, FIXTURE_CELLS);
+  fixture_clear(&f);
+  if (rank != 0) return;
+  damage();
   sq_results *r;
-  int bad = -1;
+  int bad = -1, damaged[FIXTURE_CELLS];
   fine(sq_results_open(file, &r));
   fine(sq_results_check(r, &bad));
   assert_int_equal(bad, 1);
+  fine(sq_results_damaged(r, damaged, &bad));
+  for (int i = 0; i < FIXTURE_CELLS; ++i) assert_int_equal(damaged[i], i == 2);
   sq_results_close(&r);
 }
 
 static int remove_folder(void **state)
 {
   (void)state;
-  static const char *const name[] = {"rows.h5", "resume.h5",  "grid.h5",   "twice.h5",
-                                     "text.h5", "damaged.h5", "tiny.json", "grid.json"};
+  static const char *const name[] = {"rows.h5",    "resume.h5", "grid.h5",  "twice.h5",  "text.h5",
+                                     "damaged.h5", "locked.h5", "again.h5", "tiny.json", "grid.json"};
   MPI_Barrier(MPI_COMM_WORLD);
   for (size_t i = 0; rank == 0 && i < sizeof name / sizeof name[0]; ++i) {
     new_file(name[i]);
@@ -323,6 +415,8 @@ int main(int argc, char **argv)
       cmocka_unit_test(resume_writes_what_was_left_and_counts_the_segment),
       cmocka_unit_test(another_grid_is_refused_with_the_first_difference),
       cmocka_unit_test(files_that_cannot_be_made_are_refused_on_every_rank),
+      cmocka_unit_test(a_file_that_is_being_written_is_refused_to_others),
+      cmocka_unit_test(a_damaged_cell_runs_again),
       cmocka_unit_test(a_changed_byte_is_found_by_the_checksum),
   };
   MPI_Init(&argc, &argv);

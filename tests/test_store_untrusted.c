@@ -109,7 +109,7 @@ static void files_that_are_not_hdf5_are_refused(void **state)
   fputs("hello", t);
   fclose(t);
   expect(sq_h5_open(path, &f), SQ_ERR_DATA, "not an HDF5 file");
-  expect(sq_results_open(path, &r), SQ_ERR_DATA, "not an HDF5 file");
+  expect(sq_results_open(path, &r), SQ_ERR_DATA, "not an HDF5 file; expected a results file");
   unlink(path);
   expect(sq_h5_open(path, &f), SQ_ERR_DATA, "No such file");
   expect(sq_h5_open(dir, &f), SQ_ERR_DATA, "not a regular file");
@@ -159,6 +159,9 @@ static void hostile_files_are_refused(void **state)
   expect(sq_h5_open(full, &f), SQ_ERR_DATA, "damaged HDF5 file (truncated file");
   sq_format(full, sizeof full, "%s/hostile.h5", given);
   expect(sq_results_open(full, &r), SQ_ERR_DATA, "not a results file of this program");
+  sq_format(full, sizeof full, "%s/variable.h5", given);
+  expect(sq_results_open(full, &r), SQ_ERR_DATA, "is not a results file of this version");
+  sq_format(full, sizeof full, "%s/hostile.h5", given);
   assert_int_equal(sq_h5_open(full, &f), SQ_OK);
   assert_false(sq_h5_exists(f, "external_link"));
   char *text;

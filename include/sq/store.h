@@ -5,25 +5,48 @@
  * their own cells' rows independently.  A killed job leaves a file that opens, with each finished cell whole:
  * `status` is written last, after the data and its checksum.
  *
- *   /                       attributes: schema_version (int), program ("seqspectra"), precision
- * ("float32"|"float64"), grid (JSON, resolved), missing_values and complex_numbers (notes) /cell dimension
- * scale: 0..ncell-1 /cells/                 one row a cell task model label      fixed-length UTF-8 swept
- * JSON of the swept keys and values config                resolved configuration of the cell, JSON recipe
- * "corrected" | "published" seed                  uint64 status                enum8: 0 waiting, 1 running, 2
- * done, 3 diverged, 4 failed reason                why it diverged or failed; "" otherwise steps best_step
- * parameters   int64 metric                name of the metric test_metric test_loss valid_metric train_loss
- * flops   float64, NaN = not there checksum              uint64: FNV-1a over status, the columns of /cells
- * without checksum and run_*, /history, then the groups of /spectra and their fields by name: the bytes of
- * the cell's rows as they are in the file; 0 = not ended run_wall_s run_peak_bytes run_rank run_host
- * run_segment   depend on the run, not on the numbers; in no checksum /history/               (cell,
- * evaluation): step (int64, -1 = none), train_loss, valid_loss, valid_metric, lr, grad_norm (float64, NaN)
- *   /spectra/<task>/<model>[-suffix]/<protocol>/
- *     cell                  (row) rows of /cells; every field below is (row, stage, axes of the field...),
- * float64, NaN = not there <field>               attributes: units, long_name, invariant ("yes"|"no"|"n/a"),
- * DIMENSION_LIST stage                 text scale: init, snapshot 1.., trained; stage_step (row, stage): the
- * training step, -1 = none /segments/              64 rows, one for each start or resume: time,
- * program_version, cpu, blas, blas_kernel, mpi, hdf5, hosts, ranks, threads /weights/<cell>/<name>  if
- * run.save_weights: the `trained` parameters, in the published names and shapes
+ *   /                      attributes: schema_version (int), program ("seqspectra"), precision ("float32", "float64"),
+ *                          missing_values and complex_numbers (notes); text of fixed length, as everywhere
+ *   /grid                  the resolved grid, JSON: one text
+ *   /cell                  dimension scale: 0..ncell-1
+ *
+ *   /cells/                one row a cell
+ *     task                 text (all text is fixed-length UTF-8)
+ *     model                text, the model's label
+ *     label                text, model label and swept values
+ *     swept                text, JSON of the swept keys and values
+ *     config               text, resolved configuration of the cell, JSON
+ *     recipe               text, "corrected" or "published"
+ *     seed                 uint64
+ *     status               enum of 8 bits: 0 waiting, 1 running, 2 done, 3 diverged, 4 failed
+ *     reason               text, why it diverged or failed; "" otherwise
+ *     steps, best_step     int64, steps trained; step of the best evaluation, whose weights are `trained`; -1 = none
+ *     parameters           int64
+ *     metric               text, name of the metric
+ *     test_metric, test_loss, valid_metric, train_loss, flops     float64, NaN = not there
+ *     checksum             uint64: FNV-1a over status, the columns of /cells without checksum and run_*, /history, then the
+ *                          groups of /spectra and their fields by name: the bytes of the cell's rows as they are in the
+ *                          file; 0 = not ended
+ *     run_wall_s, run_peak_bytes, run_rank, run_host, run_segment   depend on the run, not on the numbers; in no checksum
+ *
+ *   /history/              (cell, evaluation)
+ *     step                 int64, -1 = none
+ *     train_loss, valid_loss, valid_metric, lr, grad_norm     float64, NaN
+ *
+ *   /spectra/<task>/<model>[-suffix]/<protocol>/     suffix (-L4, -H8, ...) where a sweep changes the shape
+ *     cell                 (row) rows of /cells
+ *     stage                text scale: init, snapshot 1.., trained
+ *     stage_step           (row, stage) training step, -1 = none
+ *     <field>              (row, stage, axes of the field) float64, NaN = not there; attributes units, long_name,
+ *                          invariant ("yes", "no", "n/a").  Fields and axes: src/spectra/fields.c.  Both protocols:
+ *                          length, log_lambda, percent_radius_{mean,std}, percent_phase_{mean,std}.  dsf also:
+ *                          null_uniform_percent_radius_mean, null_shuffled_percent_radius_mean, log_lambda_quantile,
+ *                          share_above_one, spectral_entropy, memory_distance_quantile, hankel_sigma,
+ *                          hankel_log_sigma1, effective_state_size_{tolerance,entropy,entropy_squared}
+ *
+ *   /segments/             64 rows, one for each start or resume: time, program_version, cpu, blas, blas_kernel, mpi, hdf5,
+ *                          hosts, ranks, threads
+ *   /weights/<cell>/<name> if run.save_weights: the `trained` parameters, in the published names and shapes
  */
 #pragma once
 
@@ -77,14 +100,20 @@ typedef struct sq_store sq_store;
 /* Bytes of the file that create() would make (data only), for `plan`. */
 size_t sq_store_bytes(const sq_store_plan *p);
 /* Collective on comm: rank 0 lays the file out under a temporary name with all space taken, gives it its
-   name, then all open it. SQ_ERR_USAGE if the file exists; SQ_ERR_IO (with free space, where that is the
+   name, then all open it. SQ_ERR_USAGE if the file exists or another run writes it; SQ_ERR_IO (with free space, where that is the
    cause) if it cannot be written. */
 sq_status sq_store_create(MPI_Comm comm, const char *path, const sq_store_plan *p, sq_store **s);
 /* Collective.  Opens an existing file for the same plan.  SQ_ERR_USAGE with the first difference if grid,
-   schema version or precision differ; SQ_ERR_IO if it is damaged.  Cells left `running` become `waiting`. */
+   schema version or precision differ, or if another run writes it; SQ_ERR_IO if it is damaged.  Cells left
+   `running` become `waiting`, and so do finished cells with a wrong checksum (with a note that names them).
+
+   From create or resume to close rank 0 holds PATH.lock: a small text that names host, process and start. */
 sq_status sq_store_resume(MPI_Comm comm, const char *path, const sq_store_plan *p, sq_store **s);
 /* Collective; after a rank died do not call it. */
 sq_status sq_store_close(sq_store **s);
+/* Whether a run holds the file's lock: 0 also if the holder was a process of this host that has ended.  who:
+   "process 12 on host a (started ...)", or "" if the lock does not say. */
+int sq_store_is_written(const char *path, char *who, size_t cap);
 sq_cell_status sq_store_status(const sq_store *s, int cell); /* as of create or resume */
 
 /* Independent (any rank, no communication). */
@@ -135,6 +164,8 @@ int sq_results_nsegment(const sq_results *r);
 const sq_segment *sq_results_segment_at(const sq_results *r, int i);
 /* Verifies every finished cell's checksum: number of damaged cells in *bad. */
 sq_status sq_results_check(const sq_results *r, int *bad);
+/* The same, cell by cell: damaged[i] = 1 where the checksum is wrong, else 0; (ncell). */
+sq_status sq_results_damaged(const sq_results *r, int *damaged, int *bad);
 
 /* ---- untrusted HDF5 files: parity cases and weights -------------------------------------------------- */
 typedef struct sq_h5 sq_h5;

@@ -62,3 +62,6 @@ sq_status sq_listops_make(const char *dir, uint64_t seed, int min_length, int ma
 /* Counts, lengths, vocabulary, class balance, every target recomputed, splits disjoint; prints to out.
    SQ_ERR_DATA (missing, invalid) with file and line. */
 sq_status sq_listops_check(const char *dir, FILE *out);
+/* The conditions that sq_listops_make checks first.  SQ_ERR_USAGE. */
+sq_status sq_listops_make_check(int min_length, int max_length, int max_depth, int max_args,
+                                const size_t size[SQ_NSPLIT]);

@@ -1,7 +1,9 @@
 /* src/app/analyze.c: `analyze`: metrics and spectra of weights from a file that anybody may have written. */
+#include <cjson/cJSON.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "app.h"
 #include "cells.h"
@@ -54,10 +56,70 @@ static sq_status place_of_weights(const sq_h5 *f, const char *file, int cell, ch
     sq_format(out, 64, "/weights/%d", cell);
     if (!sq_h5_exists(f, out))
       return sq_fail(SQ_ERR_DATA, "%s: has /weights, but no %s; --cell chooses the cell", file, out);
+  } else if (sq_h5_exists(f, "/cells")) {
+    return sq_fail(SQ_ERR_DATA,
+                   "%s: this results file holds no weights: train with --set run.save_weights=true", file);
   } else {
     out[0] = 0;
   }
   return SQ_OK;
+}
+
+/* ---- the cell that a results file's weights come from ------------------------------------------------ */
+
+/* The first member in which two objects differ; NULL if they are the same. */
+static const char *first_difference(const cJSON *a, const cJSON *b)
+{
+  const cJSON *k;
+  cJSON_ArrayForEach(k, a)
+  {
+    if (!cJSON_Compare(k, cJSON_GetObjectItemCaseSensitive(b, k->string), 1)) return k->string;
+  }
+  cJSON_ArrayForEach(k, b)
+  {
+    if (!cJSON_GetObjectItemCaseSensitive(a, k->string)) return k->string;
+  }
+  return NULL;
+}
+
+/* Weights of another model can have the same shapes; of another task they may be meant. */
+static sq_status compare_cells(const char *file, int cell, const char *label, const cJSON *theirs,
+                               const cJSON *ours, const char *our_label)
+{
+  static const char *const section[] = {"model", "dataset"};
+  for (int i = 0; i < 2; ++i) {
+    const char *key = first_difference(cJSON_GetObjectItemCaseSensitive(theirs, section[i]),
+                                       cJSON_GetObjectItemCaseSensitive(ours, section[i]));
+    if (key && i == 0)
+      return sq_fail(SQ_ERR_USAGE,
+                     "%s: /weights/%d is of cell \"%s\", and %s.%s is another than in the configuration's "
+                     "cell \"%s\"; --cell chooses the cell",
+                     file, cell, label, section[i], key, our_label);
+    if (key) sq_note("%s: the cell \"%s\" was trained with another %s.%s", file, label, section[i], key);
+  }
+  if (strcmp(label, our_label) != 0)
+    sq_note("%s: /weights/%d is of cell \"%s\"; the configuration's cell is \"%s\"", file, cell, label,
+            our_label);
+  return SQ_OK;
+}
+
+static sq_status check_cell(const char *file, int cell, const sq_config *config)
+{
+  sq_results *r = NULL;
+  sq_status st;
+  SQ_TRY(sq_results_open(file, &r));
+  if (cell >= sq_results_ncell(r)) goto done; /* /weights has no such member either */
+  const char *grid = sq_results_attribute(r, "grid");
+  cJSON *all = grid ? cJSON_Parse(grid) : NULL, *ours = cJSON_Parse(sq_config_json(config));
+  const cJSON *theirs = cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(all, "cells"), cell);
+  st = theirs && ours ? compare_cells(file, cell, sq_results_cell_at(r, cell)->label, theirs, ours,
+                                      sq_config_label(config))
+                      : sq_fail(SQ_ERR_DATA, "%s: attribute grid does not hold cell %d", file, cell);
+  cJSON_Delete(all);
+  cJSON_Delete(ours);
+done:
+  sq_results_close(&r);
+  return st;
 }
 
 static sq_status check_extra(const sq_h5 *f, const char *file, const char *place, const sq_param_list *l)
@@ -121,6 +183,8 @@ static sq_status weights_read(analysis *a, const char *file, int cell)
   if (!a->theta) return SQ_ERR_MEMORY;
   SQ_TRY(sq_h5_open(file, &f));
   SQ_TRY(place_of_weights(f, file, cell, place));
+  if (strncmp(place, "/weights", 8) == 0 && sq_h5_exists(f, "/cells"))
+    SQ_TRY(check_cell(file, cell, sq_experiment_cell(a->grid, cell)));
   for (int i = 0; i < l->n; ++i) {
     sq_format(path, sizeof path, "%s/%s", place, l->v[i].name);
     if (!sq_h5_exists(f, path)) {
@@ -260,6 +324,10 @@ sq_status sq_app_analyze(int argc, char **argv)
                         : snprintf(out, sizeof out, "%s-analysis.h5", sq_experiment_name(a.grid));
   if (len >= (int)sizeof out) {
     st = sq_fail(SQ_ERR_USAGE, "analyze: the name of the results file is too long");
+    goto done;
+  }
+  if (access(out, F_OK) == 0) {
+    st = sq_fail(SQ_ERR_USAGE, "analyze: %s exists; choose another --out", out);
     goto done;
   }
   sq_blas_set_threads(sq_config_int(a.config, "run.threads"));

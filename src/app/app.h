@@ -42,6 +42,8 @@ const sq_command *sq_command_find(const char *name); /* NULL if unknown */
 const sq_command *sq_command_at(int i);              /* NULL past the end */
 /* Screen of one command, or the list of commands (NULL). */
 void sq_help_print(const sq_command *c, FILE *out);
+/* help_config.c: the configuration keys that begin with prefix ("": all), one line each. */
+sq_status sq_help_config(const char *prefix, FILE *out);
 
 /* ---- args.c: options --key VALUE, --key=VALUE, --flag; the other words in order ---------------------------
  */
@@ -69,6 +71,8 @@ sq_status sq_args_choice(const char *command, const char *what, const char *valu
 
 /* ---- schema.c ---------------------------------------------------------------------------------------- */
 const sq_schema *sq_app_schema(void); /* every key set of the program */
+/* What the first bytes of a file say that it is: "an HDF5 file", "a JSON file"; NULL: neither, or unreadable. */
+const char *sq_app_file_kind(const char *path);
 sq_status sq_app_load(const char *path, const sq_words *set /* NULL */, sq_experiment **e);
 
 /* ---- main.c ------------------------------------------------------------------------------------------ */
@@ -78,6 +82,10 @@ const char *sq_app_launcher(void); /* "mpirun", "srun" ...; NULL: started alone 
 /* Collective on MPI_COMM_WORLD, st differing from rank to rank.  The status of the lowest rank that has an
    error, and its text, on all ranks: they leave together with one message. */
 sq_status sq_app_agree(sq_status st);
+
+/* "train.lr = 0.01, model.num_layers = 2" from {"train.lr":0.01,...}, the seed left out; "" if nothing else
+   was swept.  *owned*, NULL without memory. */
+char *sq_swept_text(const char *swept);
 
 /* ---- report.c ---------------------------------------------------------------------------------------- */
 /* table: "accuracy", "spectra", ...; format: "md" | "latex" | "csv". */

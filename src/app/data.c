@@ -8,26 +8,6 @@
 #include "sq/base.h"
 #include "sq/task.h"
 
-static const char usage[] =
-    "usage: seqspectra data make listops [options]\n"
-    "       seqspectra data check listops [DIR]\n"
-    "\n"
-    "make listops writes basic_{train,val,test}.tsv:\n"
-    "  --out DIR         folder, made if it does not exist (default: ./data/listops)\n"
-    "  --seed N          same seed, same files (default: 1919)\n"
-    "  --num-train N     expressions for training (default: 96000)\n"
-    "  --num-valid N     for validation (default: 2000)\n"
-    "  --num-test N      for the test (default: 2000)\n"
-    "  --min-length N    tokens without parentheses, more than this (default: 500)\n"
-    "  --max-length N    and less than this (default: 2000)\n"
-    "  --max-depth N     depth of a tree, its root having 1 (default: 10)\n"
-    "  --max-args N      arguments of an operator, 2..N (default: 10)\n"
-    "  --force           replace files that are there\n"
-    "\n"
-    "check listops reads the files of DIR (default: $SEQSPECTRA_DATA, else ./data), evaluates every row and "
-    "prints\n"
-    "counts, lengths, targets and the vocabulary.\n";
-
 static sq_status refuse_existing(const char *dir)
 {
   static const char *const name[] = {"basic_train.tsv", "basic_val.tsv", "basic_test.tsv"};
@@ -59,10 +39,12 @@ static sq_status make_listops(int argc, char **argv)
   sq_status st;
 
   SQ_TRY(sq_args_parse("data make listops", argc, argv, opt, sizeof opt / sizeof *opt, "", 0, 0, NULL));
+  const size_t size[SQ_NSPLIT] = {(size_t)train, (size_t)valid, (size_t)test};
+  st = sq_listops_make_check(lo, hi, depth, args, size);
+  if (st != SQ_OK) SQ_TRY(sq_fail_in(st, "data make listops"));
   if (!force) SQ_TRY(refuse_existing(dir));
   sq_note("making %d + %d + %d expressions", train, valid, test);
-  st = sq_listops_make(dir, (uint64_t)seed, lo, hi, depth, args,
-                       (const size_t[SQ_NSPLIT]){(size_t)train, (size_t)valid, (size_t)test});
+  st = sq_listops_make(dir, (uint64_t)seed, lo, hi, depth, args, size);
   if (st != SQ_OK) SQ_TRY(sq_fail_in(st, "data make listops"));
   printf("%s: basic_{train,val,test}.tsv with %d, %d and %d rows in %.1f s\n", dir, train, valid, test,
          sq_wall_s() - start);
@@ -86,7 +68,7 @@ done:
 sq_status sq_app_data(int argc, char **argv)
 {
   if (argc == 0 || strcmp(argv[0], "--help") == 0) {
-    fputs(usage, stdout);
+    sq_help_print(sq_command_find("data"), stdout);
     return SQ_OK;
   }
   const int make = strcmp(argv[0], "make") == 0;

@@ -5,9 +5,10 @@
 
 static const sq_command command[] = {
     {"run", "train a grid and write its results file",
-     "CONFIG [--out FILE.h5] [--resume] [--set KEY=VALUE ...] [options]",
+     "CONFIG [--out FILE.h5] [--resume] [--set KEY=VALUE ...] [--time-limit SECONDS] [--quiet]",
      "Trains every cell of CONFIG (a cell or a grid, JSON) on all ranks, takes the spectra and\n"
      "writes one HDF5 file.  Start it alone, or with mpirun -q -n RANKS, or with srun.\n"
+     "`seqspectra help config` lists the keys of CONFIG and of --set.\n"
      "\n"
      "  --out FILE.h5         the results file (default: <name of the grid>.h5)\n"
      "  --resume              go on with an existing file: runs what is not done\n"
@@ -29,7 +30,7 @@ static const sq_command command[] = {
      "  --json           for scripts\n",
      sq_app_plan, SQ_SERIAL},
     {"analyze", "spectra and metrics of given weights, no training",
-     "CONFIG --weights FILE.h5 [--cell N] [--out FILE.h5]",
+     "CONFIG --weights FILE.h5 [--cell N] [--out FILE.h5] [--set KEY=VALUE ...]",
      "Loads the parameters of one cell, evaluates the test metric, takes the spectra and writes a\n"
      "results file whose stage `trained` holds them.\n"
      "\n"
@@ -45,19 +46,45 @@ static const sq_command command[] = {
      "\n"
      "  --dump OUT.h5  write this program's own numbers in the layout of the case\n",
      sq_app_parity, SQ_SERIAL},
-    {"verify", "recurrence, causality, gradients, regauging for these models", "CONFIG [--set KEY=VALUE ...]",
-     "Checks each distinct model of CONFIG at its own shapes; exit status 1 when a check fails.\n",
+    {"verify", "recurrence, causality, gradients, regauging for these models",
+     "CONFIG [--set KEY=VALUE ...] [--verbose]",
+     "Checks each distinct model of CONFIG at its own shapes: the largest error of each check over its\n"
+     "tolerance, at most 1; exit status 1 when a check fails.  seqspectra-f64 checks gradients too.\n"
+     "\n"
+     "  --set KEY=VALUE  override a key in all cells; may be repeated\n"
+     "  --verbose        each error with its tolerance and where it was found\n",
      sq_app_verify, SQ_SERIAL},
     {"operator", "large operators (reserved)", "KIND CONFIG|RESULTS",
      "Reserved for transition, hankel, koopman and covariance operators: not part of this version.\n",
      sq_app_operator, SQ_SERIAL},
     {"report", "tables from a results file", "RESULTS.h5 [--table NAME] [--format md|latex|csv] [--out DIR]",
-     "Prints accuracy and spectra tables; with --out each table goes to its own file in DIR.\n",
+     "Prints tables; means are over cells that differ by the seed only.\n"
+     "\n"
+     "  --table NAME     one of:\n"
+     "                   accuracy  test metric and its spread over seeds\n"
+     "                   spectra   eigenvalues by modulus, initial, trained and of null models\n"
+     "                   memory    effective state sizes and distances of memory\n"
+     "                   cells     one row for each cell\n"
+     "                   training  evaluations while training\n"
+     "                   (default: accuracy, spectra and memory)\n"
+     "  --format FORMAT  md (default), latex or csv\n"
+     "  --out DIR        each table, all of them by default, to its own file in DIR\n",
      sq_app_report, SQ_SERIAL},
-    {"data", "make or check data sets", "make|check TASK [options]",
-     "make listops   writes basic_{train,val,test}.tsv\n"
-     "check listops  counts, lengths, every target recomputed, splits disjoint\n"
-     "`seqspectra data` without words lists the options of each.\n",
+    {"data", "make or check data sets", "make listops [--KEY VALUE ...] | check listops [DIR]",
+     "make listops writes basic_{train,val,test}.tsv:\n"
+     "  --out DIR       folder, made if it does not exist (default: ./data/listops)\n"
+     "  --seed N        same seed, same files (default: 1919)\n"
+     "  --num-train N   expressions for training (default: 96000)\n"
+     "  --num-valid N   for validation (default: 2000)\n"
+     "  --num-test N    for the test (default: 2000)\n"
+     "  --min-length N  tokens without parentheses, more than this (default: 500)\n"
+     "  --max-length N  and less than this (default: 2000)\n"
+     "  --max-depth N   depth of a tree, its root having 1 (default: 10)\n"
+     "  --max-args N    arguments of an operator, 2..N (default: 10)\n"
+     "  --force         replace files that are there\n"
+     "\n"
+     "check listops reads the files of DIR (default: $SEQSPECTRA_DATA, else ./data), evaluates every row\n"
+     "and prints counts, lengths, targets and the vocabulary; the splits must be disjoint.\n",
      sq_app_data, SQ_SERIAL},
     {"status", "what is done, running and left in a results file", "RESULTS.h5",
      "Can be used while a run writes the file.\n", sq_app_status, SQ_SERIAL},
@@ -69,7 +96,10 @@ static const sq_command command[] = {
      "  --dir DIR  where the results file will be (default: here)\n",
      sq_app_doctor, SQ_PARALLEL},
     {"version", "version, precision, libraries", "", "", sq_app_version, SQ_SERIAL},
-    {"help", "this list, or one command", "[COMMAND]", "", sq_app_help, SQ_SERIAL},
+    {"help", "this list, one command, or the keys of a configuration", "[COMMAND | config [PREFIX]]",
+     "help config        every key of a configuration: type, default, meaning, values\n"
+     "help config train  those that begin with train\n",
+     sq_app_help, SQ_SERIAL},
 };
 enum { NCOMMAND = sizeof command / sizeof *command };
 
@@ -88,13 +118,15 @@ const sq_command *sq_command_find(const char *name)
 void sq_help_print(const sq_command *c, FILE *out)
 {
   if (c) {
-    fprintf(out, "usage: seqspectra %s %s\n%s%s", c->name, c->usage, *c->help ? "\n" : "", c->help);
+    fprintf(out, "usage: seqspectra %s%s%s\n%s%s", c->name, *c->usage ? " " : "", c->usage,
+            *c->help ? "\n" : "", c->help);
     return;
   }
   fputs("seqspectra: trains grids of sequence models and measures their spectra\n\n", out);
   fputs("usage: seqspectra COMMAND ...   (alone, or under mpirun -q -n RANKS)\n\n", out);
   for (int i = 0; i < NCOMMAND; ++i) fprintf(out, "  %-9s %s\n", command[i].name, command[i].summary);
-  fputs("\nseqspectra help COMMAND shows one command.  First steps:\n"
+  fputs("\nseqspectra help COMMAND shows one command, seqspectra help config the keys of a configuration.\n"
+        "First steps:\n"
         "  seqspectra plan configs/quickstart.json\n"
         "  mpirun -q -n 2 seqspectra run configs/quickstart.json\n",
         out);
@@ -103,13 +135,15 @@ void sq_help_print(const sq_command *c, FILE *out)
 sq_status sq_app_help(int argc, char **argv)
 {
   sq_words w;
-  const sq_status st = sq_args_parse("help", argc, argv, NULL, 0, "", 0, 1, &w);
+  const sq_status st = sq_args_parse("help", argc, argv, NULL, 0, "", 0, 2, &w);
   if (st != SQ_OK) return st;
+  if (w.n > 0 && strcmp(w.v[0], "config") == 0) return sq_help_config(w.n == 2 ? w.v[1] : "", stdout);
+  if (w.n == 2) return sq_fail(SQ_ERR_USAGE, "help: unexpected \"%s\"; usage: seqspectra help help", w.v[1]);
   if (w.n == 0) {
     sq_help_print(NULL, stdout);
     return SQ_OK;
   }
-  char names[256] = "";
+  char names[256] = "config|";
   for (int i = 0; i < NCOMMAND; ++i) {
     strcat(names, i ? "|" : "");
     strcat(names, command[i].name);

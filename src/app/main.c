@@ -101,7 +101,7 @@ static int wants_help(int argc, char **argv)
 static const sq_command *command_of(int *argc, char ***argv, sq_status *st)
 {
   *st = SQ_OK;
-  if (*argc < 2) {
+  if (*argc < 2) { /* main prints the list of commands */
     *st = sq_fail(SQ_ERR_USAGE, "no command; usage: seqspectra COMMAND ...; see: seqspectra help");
     return NULL;
   }
@@ -118,6 +118,7 @@ static const sq_command *command_of(int *argc, char ***argv, sq_status *st)
 int main(int argc, char **argv)
 {
   sq_status st;
+  const int no_words = argc < 2;
   const sq_command *c = command_of(&argc, &argv, &st);
   const int help = c && wants_help(argc, argv);
   launcher = find_launcher();
@@ -131,6 +132,7 @@ int main(int argc, char **argv)
   sq_log_enable(mpi_rank == 0);
   if (!c || help || c->place != SQ_PARALLEL) {
     if (mpi_rank == 0 && help) sq_help_print(c, stdout);
+    if (mpi_rank == 0 && no_words) sq_help_print(NULL, stdout);
     if (mpi_rank == 0 && c && !help) st = c->run(argc, argv);
     if (mpi_rank == 0) code = finish(st);
     if (mpi_nrank > 1) code = wait_for_rank0(code);

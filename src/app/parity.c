@@ -232,10 +232,24 @@ done:
 
 /* ---- command ---------------------------------------------------------------------------------------------
  */
+static sq_status check_kind(const char *path)
+{
+  const char *kind = sq_app_file_kind(path);
+  sq_results *r = NULL;
+  if (kind == NULL) return SQ_OK; /* opening it says what is wrong */
+  if (strcmp(kind, "an HDF5 file") != 0)
+    return sq_fail(SQ_ERR_DATA, "%s: %s; a parity case (HDF5) was expected", path, kind);
+  const sq_status st = sq_results_open(path, &r);
+  sq_results_close(&r);
+  sq_error_clear();
+  return st == SQ_OK ? sq_fail(SQ_ERR_DATA, "%s: a results file; a parity case was expected", path) : SQ_OK;
+}
+
 static sq_status one_case(const char *path, const char *dump_path, int *bad)
 {
   parity_case p;
-  sq_status st = sq_parity_open(path, &p);
+  sq_status st = check_kind(path);
+  if (st == SQ_OK) st = sq_parity_open(path, &p);
 
   if (st != SQ_OK) return st;
   SQ_TRY(sq_parity_compute(&p));

@@ -19,6 +19,7 @@ static const double budget_s = 25;
 typedef struct {
   int first, ncell, timed;
   double step_s, cell_s; /* one step; one cell with its evaluations */
+  char *varied;          /* swept values but the seed; owned */
 } row;
 
 typedef struct {
@@ -31,7 +32,7 @@ typedef struct {
   double *seconds; /* (ncell) */
 } plan;
 
-/* ---- rows: cells that cost the same ------------------------------------------------------------------ */
+/* ---- rows: cells that differ by the seed only, and cost the same ------------------------------------------------------------------ */
 
 static int same_cost(const plan *p, int a, int b)
 {
@@ -43,15 +44,21 @@ static int same_cost(const plan *p, int a, int b)
          p->cells->bytes[a] == p->cells->bytes[b];
 }
 
-static void rows_make(plan *p)
+static sq_status rows_make(plan *p)
 {
   for (int i = 0; i < p->cells->ncell; ++i) {
+    char *varied = sq_swept_text(sq_config_swept(sq_experiment_cell(p->experiment, i)));
     int k = 0;
-    while (k < p->nrow && !same_cost(p, p->row[k].first, i)) ++k;
-    if (k == p->nrow) p->row[p->nrow++] = (row){.first = i};
+    if (!varied) return sq_fail(SQ_ERR_MEMORY, "no memory for the plan");
+    while (k < p->nrow && (strcmp(p->row[k].varied, varied) != 0 || !same_cost(p, p->row[k].first, i))) ++k;
+    if (k == p->nrow)
+      p->row[p->nrow++] = (row){.first = i, .varied = varied};
+    else
+      free(varied);
     ++p->row[k].ncell;
     p->row_of[i] = k;
   }
+  return SQ_OK;
 }
 
 /* ---- time -------------------------------------------------------------------------------------------- */
@@ -68,6 +75,14 @@ static double cell_seconds(const plan *p, const row *r)
   return r->step_s * ((double)t->total_steps + (valid * t->max_evals + test) / batch / 3);
 }
 
+/* An earlier row of the same cost, or k: a step is timed once for all learning rates. */
+static int twin_of(const plan *p, int k)
+{
+  for (int i = 0; i < k; ++i)
+    if (same_cost(p, p->row[i].first, p->row[k].first)) return i;
+  return k;
+}
+
 static sq_status rows_time(plan *p)
 {
   const double start = sq_wall_s();
@@ -77,8 +92,12 @@ static sq_status rows_time(plan *p)
     row *r = &p->row[k];
     const sq_train_plan *t = &p->cells->plan[r->first];
     const double guess = assumed_efficiency * fmax(p->gemm, 1e6);
+    const int twin = twin_of(p, k);
     r->step_s = t->flops_step / guess;
-    if (sq_wall_s() - start < budget_s && p->cells->bytes[r->first] < sq_memory_bytes() / 2) {
+    if (twin < k) {
+      r->step_s = p->row[twin].step_s;
+      r->timed = p->row[twin].timed;
+    } else if (sq_wall_s() - start < budget_s && p->cells->bytes[r->first] < sq_memory_bytes() / 2) {
       SQ_TRY(sq_calibrate_step(sq_experiment_cell(p->experiment, r->first), t, guess, &r->step_s));
       r->timed = 1;
     }
@@ -158,40 +177,84 @@ static sq_status totals_make(const plan *p, totals *t)
   return have ? SQ_OK : SQ_ERR_MEMORY;
 }
 
-static void print_table(const plan *p, const totals *t)
+/* One unit for all times of a cell, that of the longest; the totals have it too unless they reach thousands. */
+typedef struct {
+  const char *name;
+  double seconds;
+} time_unit;
+
+static time_unit unit_for(double longest)
 {
+  if (longest < 120) return (time_unit){"s", 1};
+  if (longest < 7200) return (time_unit){"min", 60};
+  return longest < 48 * 3600 ? (time_unit){"h", 3600} : (time_unit){"days", 86400};
+}
+
+static void format_time(char out[32], double s, time_unit u)
+{
+  sq_format(out, 32, s / u.seconds >= 100 ? "%.0f %s" : "%.2g %s", s / u.seconds, u.name);
+}
+
+static double longest_cell(const plan *p)
+{
+  double longest = 0;
+  for (int k = 0; k < p->nrow; ++k) longest = fmax(longest, p->row[k].cell_s);
+  return longest;
+}
+
+static void print_totals(const plan *p, const totals *t)
+{
+  const time_unit cell = unit_for(longest_cell(p)),
+                  unit = t->sum_s < 1000 * cell.seconds ? cell : unit_for(t->sum_s);
   char a[32], b[32], c[32];
-  int width = 5;
-  for (int k = 0; k < p->nrow; ++k) {
-    const int n = (int)strlen(sq_config_model_label(sq_experiment_cell(p->experiment, p->row[k].first)));
-    width = n > width ? n : width;
-  }
-  printf("%-8s %-*s %5s %10s %8s %11s %11s %9s %9s\n", "task", width, "model", "cells", "parameters", "steps",
-         "GFLOP/step", "FLOP/cell", "memory", "time/cell");
-  for (int k = 0; k < p->nrow; ++k) {
-    const row *r = &p->row[k];
-    const sq_config *cell = sq_experiment_cell(p->experiment, r->first);
-    const sq_train_plan *q = &p->cells->plan[r->first];
-    sq_format_bytes(a, (double)p->cells->bytes[r->first]);
-    sq_format_duration(b, r->cell_s);
-    printf("%-8s %-*s %5d %10ld %8ld %11.3g %11.3g %9s %8s%s\n", sq_config_task_label(cell), width,
-           sq_config_model_label(cell), r->ncell, q->nparam, q->total_steps, q->flops_step / 1e9,
-           q->flops_total, a, b, r->timed ? "" : "*");
-  }
   sq_format_bytes(a, (double)t->cell_bytes);
   sq_format_bytes(b, (double)t->file_bytes);
   printf("\n%d cell%s, %.3g FLOP; up to %s of memory a rank; results file %s\n", p->cells->ncell,
          p->cells->ncell == 1 ? "" : "s", t->flops, a, b);
-  sq_format_duration(a, t->wall_s);
-  sq_format_duration(b, t->sum_s);
-  sq_format_duration(c, t->sum_s / p->ranks);
-  printf("about %s on %d rank%s (%s on one; %s if shared evenly); more than %d ranks are of no use\n", a,
-         p->ranks, p->ranks == 1 ? "" : "s", b, c, t->useful);
+  format_time(a, t->wall_s, unit);
+  format_time(b, t->sum_s, unit);
+  format_time(c, t->sum_s / p->ranks, unit);
+  printf("about %s on %d rank%s", a, p->ranks, p->ranks == 1 ? "" : "s");
+  if (p->ranks > 1) printf(" (%s on one; %s if shared evenly)", b, c);
+  if (t->useful == 1)
+    printf("; a second rank is of no use\n");
+  else
+    printf("; more than %d ranks are of no use\n", t->useful);
   printf("Times: steps on random tokens of full length, timed here%s; evaluations as a third of a step; "
          "spectra not counted.\n"
          "Matrix products run at %.3g GFLOP/s a rank (%s).\n",
          t->all_timed ? "" : " (*: not timed, taken at 25 % of the matrix product's speed)", p->gemm / 1e9,
          SQ_PRECISION);
+}
+
+static int longer(int width, const char *text)
+{
+  const int n = (int)strlen(text);
+  return n > width ? n : width;
+}
+
+static void print_table(const plan *p, const totals *t)
+{
+  const time_unit unit = unit_for(longest_cell(p));
+  char a[32], b[32];
+  int width = 5, varied = 6;
+  for (int k = 0; k < p->nrow; ++k) {
+    width = longer(width, sq_config_model_label(sq_experiment_cell(p->experiment, p->row[k].first)));
+    varied = longer(varied, p->row[k].varied);
+  }
+  printf("%-8s %-*s %-*s %5s %10s %8s %11s %11s %9s %9s\n", "task", width, "model", varied, "varied", "cells",
+         "parameters", "steps", "GFLOP/step", "FLOP/cell", "memory", "time/cell");
+  for (int k = 0; k < p->nrow; ++k) {
+    const row *r = &p->row[k];
+    const sq_config *cell = sq_experiment_cell(p->experiment, r->first);
+    const sq_train_plan *q = &p->cells->plan[r->first];
+    sq_format_bytes(a, (double)p->cells->bytes[r->first]);
+    format_time(b, r->cell_s, unit);
+    printf("%-8s %-*s %-*s %5d %10ld %8ld %11.3g %11.3g %9s %9s%s\n", sq_config_task_label(cell), width,
+           sq_config_model_label(cell), varied, *r->varied ? r->varied : "-", r->ncell, q->nparam,
+           q->total_steps, q->flops_step / 1e9, q->flops_total, a, b, r->timed ? "" : "*");
+  }
+  print_totals(p, t);
 }
 
 static sq_status print_json(const plan *p, const totals *t)
@@ -215,6 +278,7 @@ static sq_status print_json(const plan *p, const totals *t)
     cJSON *j = cJSON_CreateObject();
     cJSON_AddStringToObject(j, "task", sq_config_task_label(cell));
     cJSON_AddStringToObject(j, "model", sq_config_model_label(cell));
+    cJSON_AddStringToObject(j, "varied", r->varied);
     cJSON_AddNumberToObject(j, "cells", r->ncell);
     cJSON_AddNumberToObject(j, "parameters", (double)q->nparam);
     cJSON_AddNumberToObject(j, "steps", (double)q->total_steps);
@@ -259,7 +323,7 @@ sq_status sq_app_plan(int argc, char **argv)
     st = SQ_ERR_MEMORY;
     goto done;
   }
-  rows_make(&p);
+  SQ_TRY(rows_make(&p));
   SQ_TRY(rows_time(&p));
   SQ_TRY(totals_make(&p, &t));
   if (json) {
@@ -268,6 +332,7 @@ sq_status sq_app_plan(int argc, char **argv)
     print_table(&p, &t);
   }
 done:
+  for (int k = 0; k < p.nrow; ++k) free(p.row[k].varied);
   free(p.row);
   free(p.row_of);
   free(p.seconds);

@@ -38,30 +38,6 @@ static void kinship_clear(kinship *k)
   *k = (kinship){NULL, 0};
 }
 
-/* "lr = 0.01, layers = 2" from {"train.lr":0.01,...}; the seed left out.  Owned. */
-static char *readable(const char *swept)
-{
-  cJSON *o = cJSON_Parse(swept);
-  char *out = NULL;
-  size_t size = 0;
-  FILE *f = open_memstream(&out, &size);
-  if (f != NULL) {
-    int n = 0;
-    for (const cJSON *v = o != NULL ? o->child : NULL; v != NULL; v = v->next) {
-      if (strcmp(v->string, "seed") == 0) continue;
-      char *text = cJSON_PrintUnformatted(v);
-      fprintf(f, "%s%s = %s", n++ > 0 ? ", " : "", v->string,
-              cJSON_IsString(v) ? v->valuestring
-              : text != NULL    ? text
-                                : "?");
-      cJSON_free(text);
-    }
-    fclose(f);
-  }
-  cJSON_Delete(o);
-  return out;
-}
-
 /* In the order of the first cell of each. */
 static sq_status kinship_find(const sq_results *r, kinship *k)
 {
@@ -69,7 +45,7 @@ static sq_status kinship_find(const sq_results *r, kinship *k)
   *k = (kinship){sq_calloc((size_t)n + 1, sizeof *k->v, "a table"), 0};
   for (int i = 0; i < n && k->v != NULL; ++i) {
     const sq_results_cell *c = sq_results_cell_at(r, i);
-    char *key = NULL, *values = readable(c->swept);
+    char *key = NULL, *values = sq_swept_text(c->swept);
     if (values == NULL || asprintf(&key, "%s\t%s\t%s\t%s", c->task, c->model, c->recipe, values) < 0) {
       free(values);
       kinship_clear(k);
@@ -99,11 +75,11 @@ static void note_left_out(sq_table *t, const sq_results *r)
   for (int i = 0; i < sq_results_ncell(r); ++i) {
     const sq_results_cell *c = sq_results_cell_at(r, i);
     if (c->status == SQ_CELL_DIVERGED || c->status == SQ_CELL_FAILED)
-      sq_table_note(t, "Not in the means: cell %d, %s, seed %llu: %s (%s).", i, c->label,
+      sq_table_warn(t, "Not in the means: cell %d, %s, seed %llu: %s (%s).", i, c->label,
                     (unsigned long long)c->seed, sq_cell_status_name(c->status), c->reason);
     open += c->status == SQ_CELL_WAITING || c->status == SQ_CELL_RUNNING;
   }
-  if (open > 0) sq_table_note(t, "Not finished: %d cell%s.", open, open == 1 ? "" : "s");
+  if (open > 0) sq_table_warn(t, "Not finished: %d cell%s.", open, open == 1 ? "" : "s");
 }
 
 /* Mean, standard deviation with n - 1 (NaN for n < 2), smallest and largest of what is finite. */
@@ -153,7 +129,12 @@ static void accuracy_row(sq_table *t, const sq_results *r, const kin *k, double 
   sq_table_add_real(t, "%.4f", s.deviation);
   sq_table_add_real(t, "%.4f", lower ? s.low : s.high);
   sq_table_add_real(t, "%.4f", s.high - s.low);
-  sq_table_add(t, "%d/%d", s.n, k->ncell);
+  if (t->csv) {
+    sq_table_add(t, "%d", s.n);
+    sq_table_add(t, "%d", k->ncell);
+  } else {
+    sq_table_add(t, "%d/%d", s.n, k->ncell);
+  }
   sq_table_add_real(t, "%.0f", parameters >= 0 ? (double)parameters : (double)NAN);
   sq_table_add_real(t, "%.0f", steps >= 0 ? (double)steps : (double)NAN);
 }
@@ -164,7 +145,9 @@ static sq_status accuracy_table(const sq_results *r, sq_table *t)
   sq_status st = kinship_find(r, &k);
   if (st != SQ_OK) return st;
   double *buffer = sq_calloc((size_t)sq_results_ncell(r) + 1, sizeof *buffer, "a table");
-  sq_table_init(t, "task|model|varied|recipe|metric|>mean|>std|>best|>spread|>seeds|>parameters|>steps");
+  sq_table_init(
+      t, t->csv ? "task|model|varied|recipe|metric|mean|std|best|spread|seeds|seeds planned|parameters|steps"
+                : "task|model|varied|recipe|metric|>mean|>std|>best|>spread|>seeds|>parameters|>steps");
   for (int i = 0; i < k.n && buffer != NULL; ++i) accuracy_row(t, r, &k.v[i], buffer);
   sq_table_note(t, "Test set. mean, std (n - 1), best and spread (highest - lowest) over seeds; seeds: in "
                    "the mean / in the grid.");
@@ -261,6 +244,14 @@ static void begin_row(sq_table *t, const sq_results *r, int g, const kin *k, con
   sq_table_add(t, "%s", stage);
 }
 
+/* A stage that was not taken, as `init` by analyze. */
+static int nothing(const double *v, int n)
+{
+  for (int i = 0; i < n; ++i)
+    if (!isnan(v[i])) return 0;
+  return 1;
+}
+
 typedef struct {
   const char *field, *label;
   int stage; /* 0: init; -1: the last */
@@ -285,6 +276,7 @@ static sq_status spectra_rows(sq_table *t, const sq_results *r, int g, const kin
     const int stage = shares[i].stage < 0 ? sq_results_group_nstage(r, g) - 1 : 0;
     SQ_TRY(mean_field(r, g, shares[i].field, stage, row, nrow, &v, &nlayer, &nbin));
     for (int l = 0; l < nlayer && nbin == SQ_NRADIUS; ++l) {
+      if (nothing(v + l * nbin, nbin)) continue;
       begin_row(t, r, g, k, protocol, strstr(shares[i].field, "uniform") != NULL ? -1 : l, shares[i].label);
       for (int b = 0; b < nbin; ++b) sq_table_add_real(t, "%.1f", v[l * nbin + b]);
     }
@@ -312,6 +304,9 @@ static sq_status memory_rows(sq_table *t, const sq_results *r, int g, const kin 
     const int layers = nlayer[0] > nlayer[3] ? nlayer[0] : nlayer[3], lines = n[0] > 0 ? n[0] : 1;
     for (int l = 0; st == SQ_OK && l < layers; ++l)
       for (int c = 0; c < lines; ++c) {
+        int there = 0;
+        for (int i = 0; i < 4; ++i) there |= v[i] != NULL && l < nlayer[i] && !nothing(v[i] + l * n[i], n[i]);
+        if (!there) continue;
         begin_row(t, r, g, k, NULL, l, s == 0 ? "init" : "trained");
         sq_table_add_real(t, "%g", c < ncut ? cut[c] : (double)NAN);
         for (int i = 0; i < 3; ++i)
@@ -329,8 +324,8 @@ static sq_status memory_rows(sq_table *t, const sq_results *r, int g, const kin 
 
 typedef sq_status rows_fn(sq_table *t, const sq_results *r, int g, const kin *k, const int *row, int nrow);
 
-/* rows() for each group and, in it, each set of finished cells that differ by the seed only: recipes and
- * swept values never mix. */
+/* rows() for each set of finished cells that differ by the seed only (recipes and swept values never mix), in
+ * the order of the accuracy table, and each group that has them. */
 static sq_status each_group(sq_table *t, const sq_results *r, const char *protocol, rows_fn *rows)
 {
   kinship k;
@@ -338,15 +333,14 @@ static sq_status each_group(sq_table *t, const sq_results *r, const char *protoc
   if (st != SQ_OK) return st;
   int *row = sq_calloc((size_t)sq_results_ncell(r) + 1, sizeof *row, "a table");
   SQ_TRY(row != NULL ? SQ_OK : SQ_ERR_MEMORY);
-  for (int g = 0; g < sq_results_ngroup(r); ++g) {
-    char name[200];
-    path_part(sq_results_group_path(r, g), 2, name);
-    if (protocol != NULL && strcmp(protocol, name) != 0) continue;
-    for (int i = 0; i < k.n; ++i) {
+  for (int i = 0; i < k.n; ++i)
+    for (int g = 0; g < sq_results_ngroup(r); ++g) {
+      char name[200];
+      path_part(sq_results_group_path(r, g), 2, name);
+      if (protocol != NULL && strcmp(protocol, name) != 0) continue;
       const int n = rows_of(r, g, &k.v[i], row);
       if (n > 0) SQ_TRY(rows(t, r, g, &k.v[i], row, n));
     }
-  }
 done:
   free(row);
   kinship_clear(&k);
@@ -452,11 +446,31 @@ static const struct {
 #define FORMATS     "md|latex|csv"
 #define TABLE_COUNT ((int)(sizeof tables / sizeof tables[0]))
 
-static sq_status print_table(const sq_results *r, int i, const char *format, FILE *out)
+static int any_done(const sq_results *r)
 {
-  sq_table t;
-  memset(&t, 0, sizeof t);
+  for (int i = 0; i < sq_results_ncell(r); ++i)
+    if (sq_results_cell_at(r, i)->status == SQ_CELL_DONE) return 1;
+  return 0;
+}
+
+/* Names the damaged cells; damaged: (ncell) or NULL. */
+static void warn_damaged(sq_table *t, const sq_results *r, const int *damaged)
+{
+  for (int i = 0; damaged != NULL && i < sq_results_ncell(r); ++i) {
+    const sq_results_cell *c = sq_results_cell_at(r, i);
+    if (damaged[i])
+      sq_table_warn(
+          t, "Warning: damaged, its numbers cannot be trusted: cell %d, %s, seed %llu (wrong checksum).", i,
+          c->label, (unsigned long long)c->seed);
+  }
+}
+
+static sq_status print_table(const sq_results *r, int i, const int *damaged, const char *format, FILE *out)
+{
+  sq_table t = {.csv = strcmp(format, "csv") == 0};
   sq_status st = tables[i].make(r, &t);
+  if (st == SQ_OK && tables[i].usual && !any_done(r)) sq_table_empty(&t, "no finished cell yet");
+  if (st == SQ_OK) warn_damaged(&t, r, damaged);
   if (st == SQ_OK) st = sq_table_print(&t, tables[i].title, format, out);
   sq_table_clear(&t);
   return st;
@@ -469,13 +483,14 @@ sq_status sq_report_print(const char *results, const char *table, const char *fo
   if (st == SQ_OK) st = sq_args_choice("report", "--format", format, FORMATS);
   if (st == SQ_OK) st = sq_results_open(results, &r);
   for (int i = 0; i < TABLE_COUNT && st == SQ_OK; ++i)
-    if (strcmp(tables[i].name, table) == 0) st = print_table(r, i, format, out);
+    if (strcmp(tables[i].name, table) == 0) st = print_table(r, i, NULL, format, out);
   sq_results_close(&r);
   return st;
 }
 
 /* Under a temporary name first: no half-written table. */
-static sq_status write_table(const sq_results *r, int i, const char *format, const char *dir)
+static sq_status write_table(const sq_results *r, int i, const int *damaged, const char *format,
+                             const char *dir)
 {
   char path[4096], temporary[4200];
   const char *ending = strcmp(format, "latex") == 0 ? "tex" : format;
@@ -484,7 +499,7 @@ static sq_status write_table(const sq_results *r, int i, const char *format, con
   sq_format(temporary, sizeof temporary, "%s.tmp.%ld", path, (long)getpid());
   FILE *out = fopen(temporary, "w");
   if (out == NULL) return sq_fail(SQ_ERR_IO, "%s: %s", path, strerror(errno));
-  sq_status st = print_table(r, i, format, out);
+  sq_status st = print_table(r, i, damaged, format, out);
   const int bad = fflush(out) != 0 || fsync(fileno(out)) != 0;
   if ((fclose(out) != 0 || bad) && st == SQ_OK) st = sq_fail(SQ_ERR_IO, "%s: %s", path, strerror(errno));
   if (st == SQ_OK && rename(temporary, path) != 0) st = sq_fail(SQ_ERR_IO, "%s: %s", path, strerror(errno));
@@ -503,6 +518,7 @@ sq_status sq_app_report(int argc, char **argv)
                               {"out", SQ_OPT_TEXT, &dir, 0, 0}};
   sq_words file;
   sq_results *r = NULL;
+  int *damaged = NULL, bad = 0;
   sq_status st;
   SQ_TRY(sq_args_parse("report", argc, argv, option, 3, "RESULTS.h5", 1, 1, &file));
   SQ_TRY(sq_args_choice("report", "--format", format, FORMATS));
@@ -512,14 +528,22 @@ sq_status sq_app_report(int argc, char **argv)
     st = sq_fail(SQ_ERR_IO, "%s: cannot be made: %s", dir, strerror(errno));
     goto done;
   }
+  damaged = sq_calloc((size_t)sq_results_ncell(r) + 1, sizeof *damaged, "a table");
+  SQ_TRY(damaged != NULL ? SQ_OK : SQ_ERR_MEMORY);
+  SQ_TRY(sq_results_damaged(r, damaged, &bad));
   int printed = 0;
   for (int i = 0; i < TABLE_COUNT; ++i) {
     const int wanted = table != NULL ? strcmp(table, tables[i].name) == 0 : dir != NULL || tables[i].usual;
     if (!wanted) continue;
     if (dir == NULL && printed++ > 0) printf("\n");
-    SQ_TRY(dir != NULL ? write_table(r, i, format, dir) : print_table(r, i, format, stdout));
+    SQ_TRY(dir != NULL ? write_table(r, i, damaged, format, dir)
+                       : print_table(r, i, damaged, format, stdout));
   }
+  if (bad > 0)
+    st = sq_fail(SQ_ERR_CHECK, "%s: %d damaged cell%s in these tables; run --resume computes %s again",
+                 file.v[0], bad, bad == 1 ? "" : "s", bad == 1 ? "it" : "them");
 done:
+  free(damaged);
   sq_results_close(&r);
   return st;
 }

@@ -242,6 +242,14 @@ static void announce(const run *r)
   if (advice) sq_warn("%s", advice);
   if (r->o.quiet) return;
   printf("%s: ", sq_experiment_name(r->experiment));
+  if (left == 0) {
+    if (r->cells->ncell == 1)
+      printf("the cell is done, in %s\n", r->path);
+    else
+      printf("all %d cells are done, in %s\n", r->cells->ncell, r->path);
+    fflush(stdout);
+    return;
+  }
   if (left < r->cells->ncell) printf("%d of ", left);
   printf("%d cell%s on %d rank%s, %s, %s%s%s, to %s\n", r->cells->ncell, r->cells->ncell == 1 ? "" : "s",
          sq_app_nrank(), sq_app_nrank() == 1 ? "" : "s", SQ_PRECISION, blas.name, *blas.kernel ? " " : "",

@@ -7,12 +7,12 @@
 #include "sq/base.h"
 #include "sq/store.h"
 
-static void print_running(const sq_results *r, int cell)
+static void print_running(const sq_results *r, int cell, const char *state)
 {
   const sq_results_cell *c = sq_results_cell_at(r, cell);
   sq_eval_record *e = NULL;
   int n = 0;
-  printf("  running   cell %d %s (seed %llu) on rank %d, %s", cell, c->label, (unsigned long long)c->seed,
+  printf("  %-11s cell %d %s (seed %llu) on rank %d, %s", state, cell, c->label, (unsigned long long)c->seed,
          c->rank, c->host);
   if (sq_results_history(r, cell, &e, &n) == SQ_OK && n > 0)
     printf(": step %ld, validation loss %.4g, %s %.4f\n", e[n - 1].step, e[n - 1].valid_loss, c->metric,
@@ -22,13 +22,13 @@ static void print_running(const sq_results *r, int cell)
   free(e);
 }
 
-static void print_cells(const sq_results *r)
+static void print_cells(const sq_results *r, const char *running)
 {
   for (int i = 0; i < sq_results_ncell(r); ++i) {
     const sq_results_cell *c = sq_results_cell_at(r, i);
-    if (c->status == SQ_CELL_RUNNING) print_running(r, i);
+    if (c->status == SQ_CELL_RUNNING) print_running(r, i, running);
     if (c->status == SQ_CELL_DIVERGED || c->status == SQ_CELL_FAILED)
-      printf("  %-9s cell %d %s (seed %llu): %s\n", sq_cell_status_name(c->status), i, c->label,
+      printf("  %-11s cell %d %s (seed %llu): %s\n", sq_cell_status_name(c->status), i, c->label,
              (unsigned long long)c->seed, c->reason);
   }
 }
@@ -43,27 +43,49 @@ static void print_segments(const sq_results *r)
   }
 }
 
+/* Names the finished cells whose numbers have changed. */
+static sq_status check(const sq_results *r, const char *path)
+{
+  int bad = 0, *damaged = sq_calloc((size_t)sq_results_ncell(r) + 1, sizeof *damaged, "list of cells");
+  if (damaged == NULL) return SQ_ERR_MEMORY;
+  sq_status st = sq_results_damaged(r, damaged, &bad);
+  for (int i = 0; st == SQ_OK && i < sq_results_ncell(r); ++i)
+    if (damaged[i])
+      printf("  %-11s cell %d %s (seed %llu): wrong checksum\n", "damaged", i,
+             sq_results_cell_at(r, i)->label, (unsigned long long)sq_results_cell_at(r, i)->seed);
+  if (bad > 0)
+    st = sq_fail(
+        SQ_ERR_CHECK,
+        "%s: %d finished cell%s with a wrong checksum: the file is damaged; run --resume computes %s again",
+        path, bad, bad == 1 ? "" : "s", bad == 1 ? "it" : "them");
+  free(damaged);
+  return st;
+}
+
 sq_status sq_app_status(int argc, char **argv)
 {
   sq_words file;
   sq_results *r = NULL;
-  int count[SQ_CELL_FAILED + 1] = {0}, bad = 0;
+  int count[SQ_CELL_FAILED + 1] = {0};
+  char who[400];
   sq_status st;
   SQ_TRY(sq_args_parse("status", argc, argv, NULL, 0, "RESULTS.h5", 1, 1, &file));
   SQ_TRY(sq_results_open(file.v[0], &r));
+  const int written = sq_store_is_written(file.v[0], who, sizeof who);
+  const char *running = written ? "running" : "interrupted";
   for (int i = 0; i < sq_results_ncell(r); ++i) count[sq_results_cell_at(r, i)->status]++;
   printf("%s: %d cell%s:", file.v[0], sq_results_ncell(r), sq_results_ncell(r) == 1 ? "" : "s");
   static const sq_cell_status order[] = {SQ_CELL_DONE, SQ_CELL_RUNNING, SQ_CELL_WAITING, SQ_CELL_DIVERGED,
                                          SQ_CELL_FAILED};
   for (size_t i = 0; i < sizeof order / sizeof order[0]; ++i)
-    printf("%s %d %s", i > 0 ? "," : "", count[order[i]], sq_cell_status_name(order[i]));
+    printf("%s %d %s", i > 0 ? "," : "", count[order[i]],
+           order[i] == SQ_CELL_RUNNING && count[SQ_CELL_RUNNING] > 0 ? running
+                                                                     : sq_cell_status_name(order[i]));
   printf("\n");
-  print_cells(r);
+  if (who[0] != '\0') printf("being written by %s\n", who);
+  print_cells(r, running);
   print_segments(r);
-  SQ_TRY(sq_results_check(r, &bad));
-  if (bad > 0)
-    st = sq_fail(SQ_ERR_CHECK, "%s: %d finished cell%s with a wrong checksum: the file is damaged", file.v[0],
-                 bad, bad == 1 ? "" : "s");
+  SQ_TRY(check(r, file.v[0]));
 done:
   sq_results_close(&r);
   return st;

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "sq/base.h"
+
 /* Moves text to the end of a list that grows by doubling. */
 static int append(char ***list, int *n, char *text)
 {
@@ -30,7 +32,7 @@ static char *format_text(const char *fmt, va_list args)
 
 void sq_table_init(sq_table *t, const char *head)
 {
-  memset(t, 0, sizeof *t);
+  *t = (sq_table){.csv = t->csv};
   for (const char *p = head; p != NULL;) {
     const char *end = strchr(p, '|');
     const int right = p[0] == '>';
@@ -46,8 +48,11 @@ void sq_table_clear(sq_table *t)
 {
   for (int i = 0; i < t->ncell; ++i) free(t->cell[i]);
   for (int i = 0; i < t->nnote; ++i) free(t->note[i]);
+  for (int i = 0; i < t->nwarning; ++i) free(t->warning[i]);
   free(t->cell);
   free(t->note);
+  free(t->warning);
+  free(t->empty);
   memset(t, 0, sizeof *t);
 }
 
@@ -59,9 +64,22 @@ void sq_table_add(sq_table *t, const char *fmt, ...)
   va_end(args);
 }
 
+static void shortest(char text[64], double v)
+{
+  for (int digits = 15; digits <= 17; ++digits) {
+    snprintf(text, 64, "%.*g", digits, v);
+    if (strtod(text, NULL) == v) return;
+  }
+}
+
 void sq_table_add_real(sq_table *t, const char *fmt, double v)
 {
   char text[64];
+  if (t->csv && !isnan(v)) {
+    shortest(text, v);
+    sq_table_add(t, "%s", text);
+    return;
+  }
   /* The formats are those of this program's tables. */
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
@@ -76,6 +94,22 @@ void sq_table_note(sq_table *t, const char *fmt, ...)
   va_start(args, fmt);
   if (!append(&t->note, &t->nnote, format_text(fmt, args))) t->no_memory = 1;
   va_end(args);
+}
+
+void sq_table_warn(sq_table *t, const char *fmt, ...)
+{
+  va_list args;
+  va_start(args, fmt);
+  if (!append(&t->warning, &t->nwarning, format_text(fmt, args))) t->no_memory = 1;
+  va_end(args);
+}
+
+void sq_table_empty(sq_table *t, const char *text)
+{
+  while (t->ncell > t->ncolumn) free(t->cell[--t->ncell]);
+  while (t->nnote > 0) free(t->note[--t->nnote]);
+  free(t->empty);
+  if ((t->empty = strdup(text)) == NULL) t->no_memory = 1;
 }
 
 /* Characters, not bytes, of UTF-8. */
@@ -102,7 +136,8 @@ static void print_md(const sq_table *t, const char *title, FILE *out)
   for (int j = 0; j < t->ncolumn; ++j)
     if (width[j] < 3) width[j] = 3;
   fprintf(out, "## %s\n\n", title);
-  for (int i = 0; i < t->ncell; ++i) {
+  if (t->empty != NULL) fprintf(out, "%s\n", t->empty);
+  for (int i = 0; i < t->ncell && t->empty == NULL; ++i) {
     const int j = i % t->ncolumn, right = (t->right >> j & 1) != 0;
     int w = width_of(t->cell[i]);
     for (const char *p = t->cell[i]; *p != '\0'; ++p) w += *p == '|';
@@ -123,7 +158,9 @@ static void print_md(const sq_table *t, const char *title, FILE *out)
       if (k == t->ncolumn - 1) fputc('\n', out);
     }
   }
-  for (int i = 0; i < t->nnote; ++i) fprintf(out, "%s%s\n", i == 0 ? "\n" : "", t->note[i]);
+  if (t->nnote + t->nwarning > 0) fputc('\n', out);
+  for (int i = 0; i < t->nnote; ++i) fprintf(out, "%s\n", t->note[i]);
+  for (int i = 0; i < t->nwarning; ++i) fprintf(out, "%s\n", t->warning[i]);
 }
 
 static void put_latex(const char *s, FILE *out)
@@ -148,8 +185,21 @@ static void put_latex(const char *s, FILE *out)
   }
 }
 
+static void latex_lines(char *const *line, int n, FILE *out)
+{
+  for (int i = 0; i < n; ++i) {
+    fputs("\n\\par\\noindent\\footnotesize ", out);
+    put_latex(line[i], out);
+  }
+}
+
 static void print_latex(const sq_table *t, const char *title, FILE *out)
 {
+  if (t->empty != NULL) {
+    fprintf(out, "%% %s: %s\n", title, t->empty);
+    for (int i = 0; i < t->nwarning; ++i) fprintf(out, "%% %s\n", t->warning[i]);
+    return;
+  }
   fputs("% needs \\usepackage{booktabs}\n\\begin{table}\n\\centering\n\\caption{", out);
   put_latex(title, out);
   fputs("}\n\\begin{tabular}{", out);
@@ -163,14 +213,12 @@ static void print_latex(const sq_table *t, const char *title, FILE *out)
     if (i == t->ncolumn - 1) fputs("\\midrule\n", out);
   }
   fputs("\\bottomrule\n\\end{tabular}\n", out);
-  for (int i = 0; i < t->nnote; ++i) {
-    fputs("\n\\par\\noindent\\footnotesize ", out);
-    put_latex(t->note[i], out);
-  }
+  latex_lines(t->note, t->nnote, out);
+  latex_lines(t->warning, t->nwarning, out);
   fputs("\n\\end{table}\n", out);
 }
 
-/* RFC 4180 with plain newlines; notes are comments at the end. */
+/* RFC 4180 with plain newlines; nothing but the rows. */
 static void print_csv(const sq_table *t, FILE *out)
 {
   for (int i = 0; i < t->ncell; ++i) {
@@ -188,7 +236,8 @@ static void print_csv(const sq_table *t, FILE *out)
     }
     fputc(i % t->ncolumn < t->ncolumn - 1 ? ',' : '\n', out);
   }
-  for (int i = 0; i < t->nnote; ++i) fprintf(out, "# %s\n", t->note[i]);
+  if (t->empty != NULL) sq_note("%s", t->empty);
+  for (int i = 0; i < t->nwarning; ++i) sq_note("%s", t->warning[i]);
 }
 
 sq_status sq_table_print(const sq_table *t, const char *title, const char *format, FILE *out)

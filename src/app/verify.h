@@ -5,14 +5,15 @@
 #include "sq/spectra.h"
 #include "sq/task.h"
 
-enum { NSEQ = 2, MAX_T = 64, NLABEL = 8 };
+enum { NSEQ = 2, MAX_T = 64, NLABEL = 8, NCHECK = 5 };
 
 typedef struct {
   const sq_config *config;
   const sq_task *task; /* NULL: random inputs */
   sq_task_info info;
   sq_model *model;
-  int T, failed, width; /* width: of labels on the screen */
+  int T, failed, skipped, width, verbose; /* width: of labels on the screen */
+  double worst[NCHECK];                   /* largest error over its tolerance of each check; -1: not made */
   uint64_t seed;
 
   sq_arena arena;
@@ -28,14 +29,14 @@ static inline size_t sq_verify_rows(const verification *v)
   return (size_t)NSEQ * (size_t)v->T;
 }
 
-/* One line of the result: value, how it must relate to the bound, what it is and details. */
-void sq_verify_report(verification *v, int ok, double value, const char *relation, double bound,
-                      const char *what, const char *fmt, ...) __attribute__((format(printf, 7, 8)));
+/* One number of the result: value, how it must relate to the bound, what it is ("<check>: ...") and details.
+   Prints its line if it fails, or with --verbose. */
+typedef enum { SQ_VERIFY_AT_MOST, SQ_VERIFY_AT_LEAST } sq_verify_relation;
+void sq_verify_report(verification *v, sq_verify_relation relation, double value, double bound,
+                      const char *what, const char *fmt, ...) __attribute__((format(printf, 6, 7)));
 /* NaN fails both. */
-#define AT_MOST(v, value, bound, ...)                                                                        \
-  sq_verify_report(v, (value) <= (bound), value, "allowed", bound, __VA_ARGS__)
-#define AT_LEAST(v, value, bound, ...)                                                                       \
-  sq_verify_report(v, (value) >= (bound), value, "at least", bound, __VA_ARGS__)
+#define AT_MOST(v, value, bound, ...)  sq_verify_report(v, SQ_VERIFY_AT_MOST, value, bound, __VA_ARGS__)
+#define AT_LEAST(v, value, bound, ...) sq_verify_report(v, SQ_VERIFY_AT_LEAST, value, bound, __VA_ARGS__)
 
 /* Random inputs from stream index `draw` for steps t0 .. t1-1 of the sequence whose first row is r0. */
 void sq_verify_fill(verification *v, int draw, int r0, int t0, int t1);

@@ -1,4 +1,5 @@
-/* src/store/compare.c: where two resolved grids differ. */
+/* src/store/compare.c: whether a results file can be continued: where two resolved grids differ, and whether
+ * its /segments take another row. */
 #include <cjson/cJSON.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -86,7 +87,58 @@ static int find(const char *key, const cJSON *was, const cJSON *is, difference *
   return cJSON_Compare(was, is, 1) ? 0 : differs(key, was, is, d);
 }
 
-sq_status sq_schema_compare(const char *path, const char *grid_in_file, const char *grid_now)
+/* ---- /segments ---------------------------------------------------------------------------------------- */
+static int segment_fits(hid_t d, const sq_column *k)
+{
+  hid_t t = H5Dget_type(d), space = H5Dget_space(d);
+  const size_t size = H5Tget_size(t);
+  const int text = k->type == SQ_COL_TEXT, fits = H5Tget_class(t) == (text ? H5T_STRING : H5T_INTEGER) &&
+                                                  H5Tis_variable_str(t) <= 0 && size == (text ? k->len : 8) &&
+                                                  H5Sget_simple_extent_ndims(space) == 1 &&
+                                                  H5Sget_simple_extent_npoints(space) == SQ_MAX_SEGMENTS;
+  sq_hdf5_drop(space);
+  sq_hdf5_drop(t);
+  return fits;
+}
+
+/* The run's next row is the first free one, else the last: what that row said is lost. */
+static sq_status check_room(const char *path, hid_t d)
+{
+  const hsize_t last = SQ_MAX_SEGMENTS - 1, one = 1;
+  char time[32] = "";
+  SQ_ASSERT(sq_segment_columns[SQ_S_TIME].len == sizeof time);
+  if (sq_layout_read(d, -1, &last, &one, time) < 0)
+    return sq_fail(SQ_ERR_IO, "%s is damaged: /segments/time cannot be read (%s)", path, sq_hdf5_cause());
+  if (time[0] != '\0')
+    sq_note("%s: all %d rows of /segments are used; this start replaces the last", path, SQ_MAX_SEGMENTS);
+  return SQ_OK;
+}
+
+/* Before the first cell is trained, not when its row is written. */
+static sq_status check_segments(const char *path)
+{
+  sq_h5 *f;
+  sq_status st = sq_h5_open(path, &f);
+  hid_t dapl = sq_hdf5_inside(H5P_DATASET_ACCESS);
+  for (int i = 0; st == SQ_OK && i < SQ_NSEGMENT; ++i) {
+    const sq_column *k = &sq_segment_columns[i];
+    char name[64];
+    sq_format(name, sizeof name, "/segments/%s", k->name);
+    hid_t d = H5Dopen2(sq_h5_file(f), name, dapl);
+    if (d < 0 || !segment_fits(d, k))
+      st = sq_fail(SQ_ERR_IO, "%s is damaged: %s is missing or of another type or length", path, name);
+    else
+      st = sq_hdf5_check_storage(d, path, name);
+    if (st == SQ_OK && i == SQ_S_TIME) st = check_room(path, d);
+    sq_hdf5_drop(d);
+  }
+  sq_hdf5_drop(dapl);
+  sq_h5_close(&f);
+  return st;
+}
+
+/* ---- what the file was made for ------------------------------------------------------------------------ */
+static sq_status compare_grid(const char *path, const char *grid_in_file, const char *grid_now)
 {
   if (strcmp(grid_in_file, grid_now) == 0) return SQ_OK;
   cJSON *was = cJSON_Parse(grid_in_file), *is = cJSON_Parse(grid_now);
@@ -100,4 +152,10 @@ sq_status sq_schema_compare(const char *path, const char *grid_in_file, const ch
   cJSON_Delete(was);
   cJSON_Delete(is);
   return st;
+}
+
+sq_status sq_schema_compare(const char *path, const char *grid_in_file, const char *grid_now)
+{
+  const sq_status st = compare_grid(path, grid_in_file, grid_now);
+  return st == SQ_OK ? check_segments(path) : st;
 }

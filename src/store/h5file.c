@@ -339,6 +339,13 @@ static sq_status open_attribute(const sq_h5 *f, const char *object, const char *
   return SQ_OK;
 }
 
+/* Text in a results file is of fixed length throughout: HDF5 follows a damaged reference into the heap
+ * to anywhere, and gives no chance to look at it before.  Files of others may have both. */
+static int is_results_file(const sq_h5 *f)
+{
+  return H5Aexists(f->file, "schema_version") > 0;
+}
+
 /* *text is owned, NUL-terminated; NULL if there is no memory or the attribute cannot be read (*unreadable).
  */
 static char *read_text(hid_t a, hid_t t, int *unreadable)
@@ -369,15 +376,50 @@ static char *read_text(hid_t a, hid_t t, int *unreadable)
   return text;
 }
 
+/* The grid of a results file: one text of fixed length. */
+static sq_status read_grid(const sq_h5 *f, char **text)
+{
+  hid_t dapl = sq_hdf5_inside(H5P_DATASET_ACCESS);
+  hid_t d = H5Dopen2(f->file, "/grid", dapl), t = d >= 0 ? H5Dget_type(d) : -1,
+        space = d >= 0 ? H5Dget_space(d) : -1;
+  const size_t size = t >= 0 ? H5Tget_size(t) : 0;
+  sq_status st = SQ_OK;
+  sq_hdf5_drop(dapl);
+  if (t < 0 || space < 0 || H5Tget_class(t) != H5T_STRING || H5Tis_variable_str(t) != 0 ||
+      H5Sget_simple_extent_type(space) != H5S_SCALAR || size == 0 || size > MAX_TEXT)
+    st = sq_fail(SQ_ERR_DATA, "%s is not a results file of this version: /grid is missing or not one text",
+                 f->path);
+  SQ_TRY(st);
+  SQ_TRY(sq_hdf5_check_storage(d, f->path, "/grid"));
+  *text = sq_calloc(size + 1, 1, "/grid");
+  SQ_TRY(*text != NULL ? SQ_OK : SQ_ERR_MEMORY);
+  if (H5Dread(d, t, H5S_ALL, H5S_ALL, H5P_DEFAULT, *text) < 0) {
+    st = sq_fail(SQ_ERR_DATA, "%s: /grid cannot be read (%s)", f->path, sq_hdf5_cause());
+    free(*text);
+    *text = NULL;
+  }
+done:
+  sq_hdf5_drop(space);
+  sq_hdf5_drop(t);
+  sq_hdf5_drop(d);
+  return st;
+}
+
+/* A results file's grid counts as an attribute of its root, though it is stored as a data set. */
 sq_status sq_h5_read_text_attribute(const sq_h5 *f, const char *object, const char *name, char **text)
 {
   hid_t a, t;
   int empty, unreadable = 0;
   *text = NULL;
+  if (strcmp(object, "/") == 0 && strcmp(name, "grid") == 0 && is_results_file(f)) return read_grid(f, text);
   sq_status st = open_attribute(f, object, name, &a, &t, &empty);
   if (st == SQ_OK && H5Tget_class(t) != H5T_STRING)
     st = sq_fail(SQ_ERR_DATA, "%s: attribute '%s' of %s holds %s; expected text", f->path, name, object,
                  class_name(H5Tget_class(t)));
+  if (st == SQ_OK && H5Tis_variable_str(t) != 0 && is_results_file(f))
+    st = sq_fail(SQ_ERR_DATA,
+                 "%s is not a results file of this version: attribute '%s' of %s has no fixed length",
+                 f->path, name, object);
   if (st == SQ_OK) {
     *text = empty ? strdup("") : read_text(a, t, &unreadable);
     if (*text == NULL)

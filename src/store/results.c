@@ -3,6 +3,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "sq/base.h"
 #include "store_impl.h"
@@ -267,15 +269,33 @@ done:
 }
 
 /* ---- open -------------------------------------------------------------------------------------------- */
+/* Regular, readable, and not HDF5. */
+static int is_other_file(const char *path)
+{
+  struct stat s;
+  return stat(path, &s) == 0 && S_ISREG(s.st_mode) && access(path, R_OK) == 0 && H5Fis_hdf5(path) == 0;
+}
+
 static sq_status load(sq_results *r, const char *path)
 {
   static const char *const wanted[] = {"program", "precision", "grid", "missing_values", "complex_numbers"};
   int version = 0;
   sq_status st;
-  SQ_TRY(sq_h5_open(path, &r->h5));
+  st = sq_h5_open(path, &r->h5);
+  if (st == SQ_ERR_DATA && is_other_file(path)) {
+    sq_error_clear();
+    st = sq_fail(SQ_ERR_DATA, "%s: not an HDF5 file; expected a results file, as `seqspectra run` writes it",
+                 path);
+  }
+  if (st != SQ_OK) goto done;
   st = sq_h5_read_int_attribute(r->h5, "/", "schema_version", &version);
   if (st != SQ_OK) {
-    sq_fail_in(st, "not a results file of this program");
+    sq_error_clear();
+    st =
+        sq_fail(SQ_ERR_DATA,
+                "%s: not a results file of this program: HDF5 without the attribute schema_version; expected "
+                "a file as `seqspectra run` writes it",
+                path);
     goto done;
   }
   if (version != SQ_SCHEMA_VERSION) {
@@ -487,12 +507,13 @@ sq_status sq_results_history(const sq_results *r, int cell, sq_eval_record **eva
   return st;
 }
 
-sq_status sq_results_check(const sq_results *r, int *bad)
+sq_status sq_results_damaged(const sq_results *r, int *damaged, int *bad)
 {
   const hsize_t one = 1;
   *bad = 0;
   for (int i = 0; i < r->file->ncell; ++i) {
     const sq_cell_status s = r->cell[i].status;
+    if (damaged != NULL) damaged[i] = 0;
     if (s == SQ_CELL_WAITING || s == SQ_CELL_RUNNING) continue;
     const hsize_t at = (hsize_t)i;
     uint64_t was = 0, is;
@@ -500,7 +521,13 @@ sq_status sq_results_check(const sq_results *r, int *bad)
       return sq_fail(SQ_ERR_DATA, "%s: /cells/checksum cannot be read (%s)", r->file->path, sq_hdf5_cause());
     const sq_status st = sq_layout_hash(r->file, i, (int)s, &is);
     if (st != SQ_OK) return st == SQ_ERR_IO ? SQ_ERR_DATA : st;
+    if (damaged != NULL) damaged[i] = was != is;
     *bad += was != is;
   }
   return SQ_OK;
+}
+
+sq_status sq_results_check(const sq_results *r, int *bad)
+{
+  return sq_results_damaged(r, NULL, bad);
 }

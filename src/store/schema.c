@@ -186,12 +186,15 @@ static void make_scale(maker *m, const char *path, size_t n, const content *c)
   if (m->st == SQ_OK && m->file >= 0 && !sq_scales_add(m->scales, path)) no_memory(m);
 }
 
-/* Scale with the values 0..n-1. */
+/* Scale with the values 0..n-1; only counting, n may be larger than the memory. */
 static void make_count_scale(maker *m, const char *path, size_t n, const char *long_name)
 {
-  int64_t *v = calloc(n > 0 ? n : 1, sizeof *v);
-  if (v == NULL) return no_memory(m);
-  for (size_t i = 0; i < n; ++i) v[i] = (int64_t)i;
+  int64_t *v = NULL;
+  if (m->file >= 0) {
+    v = calloc(n > 0 ? n : 1, sizeof *v);
+    if (v == NULL) return no_memory(m);
+    for (size_t i = 0; i < n; ++i) v[i] = (int64_t)i;
+  }
   make_scale(m, path, n, &(content){.type = SQ_COL_INT, .unit = "1", .long_name = long_name, .data = v});
   free(v);
 }
@@ -402,8 +405,23 @@ static void make_weights(maker *m, int cell, const sq_param_list *l)
   }
 }
 
+/* A data set: an attribute of fixed length ends at 64 KiB, and HDF5 does not survive a damaged heap reference,
+ * which is what one of variable length is. */
+static void make_grid(maker *m, const sq_store_plan *p)
+{
+  const char *text = sq_experiment_json(p->experiment);
+  const size_t len = strlen(text);
+  make(m, "/grid", 0, NULL,
+       &(content){.type = SQ_COL_TEXT,
+                  .len = len > 0 ? len : 1, /* "" gives its NUL */
+                  .unit = "",
+                  .long_name = "resolved grid, JSON",
+                  .data = text});
+}
+
 static void make_all(maker *m, const sq_store_plan *p)
 {
+  make_grid(m, p);
   make_tables(m, p);
   for (int g = 0; g < p->ngroup; ++g) make_group(m, &p->group[g]);
   for (int i = 0; p->weights != NULL && i < sq_experiment_ncell(p->experiment); ++i)
@@ -423,10 +441,10 @@ static size_t file_bytes(const sq_store_plan *p)
 {
   maker m = {.file = -1, .path = "results", .st = SQ_OK};
   make_all(&m, p);
-  return m.bytes + m.ndset * 4096 + 2 * strlen(sq_experiment_json(p->experiment)) + 65536;
+  return m.bytes + m.ndset * 4096 + 65536;
 }
 
-static void put_root(maker *m, const sq_store_plan *p)
+static void put_root(maker *m)
 {
   if (m->st != SQ_OK) return;
   if (sq_hdf5_put_int(m->file, "schema_version", SQ_SCHEMA_VERSION) < 0 ||
@@ -434,8 +452,7 @@ static void put_root(maker *m, const sq_store_plan *p)
       sq_hdf5_put_text(m->file, "precision", SQ_PRECISION) < 0 ||
       sq_hdf5_put_text(m->file, "missing_values",
                        "NaN in real numbers, -1 in steps and counts, \"\" in text") < 0 ||
-      sq_hdf5_put_text(m->file, "complex_numbers", "compound {r, i} of float64") < 0 ||
-      sq_hdf5_put_long_text(m->file, "grid", sq_experiment_json(p->experiment)) < 0)
+      sq_hdf5_put_text(m->file, "complex_numbers", "compound {r, i} of float64") < 0)
     failed(m, "/");
 }
 
@@ -545,7 +562,7 @@ sq_status sq_schema_make(const char *path, const sq_store_plan *p)
           sq_fail(SQ_ERR_IO, "%s: no room for its %.1f MB: %s", path, (double)needed / 1e6, strerror(error));
   }
   if (m.st == SQ_OK) {
-    put_root(&m, p);
+    put_root(&m);
     make_all(&m, p);
     if (m.st == SQ_OK && sq_scales_write(m.scales, m.file) < 0) failed(&m, "dimension scales");
   }

@@ -15,6 +15,7 @@
 
 struct sq_store {
   MPI_Comm comm;
+  sq_lock *lock; /* rank 0, until it is closed; else NULL */
   sq_layout file;
   int segment;
   unsigned char *status; /* (ncell) as of create or resume */
@@ -283,6 +284,7 @@ static void destroy(sq_store *s)
   free(s->field);
   free(s->group);
   free(s->status);
+  sq_lock_release(&s->lock);
   free(s);
 }
 
@@ -397,14 +399,28 @@ static sq_status open_together(MPI_Comm comm, const char *path, const sq_store_p
   return st;
 }
 
+/* The lock lives as long as the open file. */
+static sq_status keep_lock(sq_store *s, sq_lock *lock, sq_status st)
+{
+  if (s != NULL)
+    s->lock = lock;
+  else
+    sq_lock_release(&lock);
+  return st;
+}
+
 sq_status sq_store_create(MPI_Comm comm, const char *path, const sq_store_plan *p, sq_store **s)
 {
   int rank;
   *s = NULL;
   sq_hdf5_init();
   MPI_Comm_rank(comm, &rank);
-  const sq_status st = agree(comm, rank == 0 ? sq_schema_make(path, p) : SQ_OK);
-  return st == SQ_OK ? open_together(comm, path, p, 0, s) : st;
+  sq_lock *lock = NULL;
+  sq_status st = rank == 0 ? sq_lock_take(path, &lock) : SQ_OK;
+  if (rank == 0 && st == SQ_OK) st = sq_schema_make(path, p);
+  st = agree(comm, st);
+  if (st == SQ_OK) st = open_together(comm, path, p, 0, s);
+  return keep_lock(*s, lock, st);
 }
 
 /* ---- resume ------------------------------------------------------------------------------------------ */
@@ -450,6 +466,20 @@ static int used_segments(const sq_layout *l)
   return n < SQ_MAX_SEGMENTS ? n : SQ_MAX_SEGMENTS - 1;
 }
 
+/* Damaged numbers are computed again. */
+static sq_status mend_finished(sq_store *s, int cell)
+{
+  static const hsize_t one = 1;
+  const hsize_t at = (hsize_t)cell;
+  uint64_t was, is;
+  if (sq_layout_read(s->file.cells[SQ_C_CHECKSUM], H5T_NATIVE_UINT64, &at, &one, &was) < 0)
+    return sq_fail(SQ_ERR_IO, "%s: /cells/checksum cannot be read (%s)", s->file.path, sq_hdf5_cause());
+  const sq_status st = sq_layout_hash(&s->file, cell, s->status[cell], &is);
+  if (st != SQ_OK || was == is) return st;
+  sq_note("%s: cell %d is damaged (wrong checksum): it runs again", s->file.path, cell);
+  return clear_cell(s, cell);
+}
+
 static sq_status mend(const char *path, const sq_store_plan *p, int *segment)
 {
   sq_store *s = NULL;
@@ -464,8 +494,10 @@ static sq_status mend(const char *path, const sq_store_plan *p, int *segment)
   for (int g = 0; g < s->file.ngroup; ++g)
     for (int f = 0; f < s->file.group[g].nfield; ++f)
       SQ_TRY(sq_layout_field(&s->file, &s->file.group[g], f) ? SQ_OK : SQ_ERR_IO);
-  for (int i = 0; i < s->file.ncell; ++i)
+  for (int i = 0; i < s->file.ncell; ++i) {
     if (s->status[i] == SQ_CELL_RUNNING) SQ_TRY(clear_cell(s, i));
+    if (s->status[i] > SQ_CELL_RUNNING) SQ_TRY(mend_finished(s, i));
+  }
   *segment = used_segments(&s->file);
 done:
   if (s != NULL) {
@@ -482,10 +514,15 @@ sq_status sq_store_resume(MPI_Comm comm, const char *path, const sq_store_plan *
   *s = NULL;
   sq_hdf5_init();
   MPI_Comm_rank(comm, &rank);
-  const sq_status st = agree(comm, rank == 0 ? mend(path, p, &segment) : SQ_OK);
-  if (st != SQ_OK) return st;
-  MPI_Bcast(&segment, 1, MPI_INT, 0, comm);
-  return open_together(comm, path, p, segment, s);
+  sq_lock *lock = NULL;
+  sq_status st = rank == 0 ? sq_lock_take(path, &lock) : SQ_OK;
+  if (rank == 0 && st == SQ_OK) st = mend(path, p, &segment);
+  st = agree(comm, st);
+  if (st == SQ_OK) {
+    MPI_Bcast(&segment, 1, MPI_INT, 0, comm);
+    st = open_together(comm, path, p, segment, s);
+  }
+  return keep_lock(*s, lock, st);
 }
 
 sq_status sq_store_close(sq_store **ps)
@@ -501,7 +538,9 @@ sq_status sq_store_close(sq_store **ps)
     st = sq_fail(SQ_ERR_IO, "%s: cannot be written: %s", path, sq_hdf5_cause());
   if (sq_layout_close(&s->file) < 0 && st == SQ_OK)
     st = sq_fail(SQ_ERR_IO, "%s: cannot be closed: %s", path, sq_hdf5_cause());
-  st = agree(s->comm, st);
+  st = agree(s->comm, st); /* all have closed it */
+  sq_lock_release(&s->lock);
+  MPI_Barrier(s->comm); /* when this returns anywhere, the next may open it */
   destroy(s);
   return st;
 }

@@ -34,6 +34,13 @@ herr_t sq_hdf5_put_int(hid_t object, const char *name, int value);
  * naming file and path. */
 sq_status sq_hdf5_check_storage(hid_t d, const char *file_name, const char *path);
 
+/* ---- who writes a results file (lock.c) --------------------------------------------------------------- */
+typedef struct sq_lock sq_lock;
+/* Makes FILE.lock.  SQ_ERR_USAGE if a run that lives, or one of another host, holds it; the lock of a process of
+ * this host that has ended is taken over.  SQ_ERR_IO. */
+sq_status sq_lock_take(const char *file, sq_lock **l);
+void sq_lock_release(sq_lock **l); /* removes FILE.lock */
+
 /* ---- the tables of the schema (schema.c) ------------------------------------------------------------- */
 typedef enum { SQ_COL_TEXT, SQ_COL_INT, SQ_COL_UINT, SQ_COL_REAL, SQ_COL_STATUS } sq_col_type;
 typedef struct {

@@ -238,6 +238,17 @@ done:
   return st;
 }
 
+sq_status sq_listops_make_check(int min_length, int max_length, int max_depth, int max_args,
+                                const size_t size[SQ_NSPLIT])
+{
+  const listops_params p = {.min_length = min_length,
+                            .max_length = max_length,
+                            .max_depth = max_depth,
+                            .max_args = max_args,
+                            .size = {size[0], size[1], size[2]}};
+  return sq_listops_params_check(&p, "");
+}
+
 sq_status sq_listops_make(const char *dir, uint64_t seed, int min_length, int max_length, int max_depth,
                           int max_args, const size_t size[SQ_NSPLIT])
 {

@@ -1,5 +1,4 @@
 /* src/train/plan.c: what a run will do and need, from its configuration. */
-#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,7 +17,9 @@ static long optional_int(const sq_config *c, const char *path, long fallback)
   return sq_config_has(c, path) ? sq_config_int(c, path) : fallback;
 }
 
-static void read_lengths(const sq_config *c, sq_train_settings *s)
+#define MAX_EVALS 1000000 /* rows of /history, of every cell */
+
+static sq_status read_lengths(const sq_config *c, sq_train_settings *s)
 {
   const size_t batch = (size_t)s->batch;
   s->steps_per_epoch = (long)((s->ntrain + batch - 1) / batch); /* the last, smaller batch is used too */
@@ -31,8 +32,11 @@ static void read_lengths(const sq_config *c, sq_train_settings *s)
   }
   s->eval_every = optional_int(c, "train.eval_every", s->eval_every);
   const long nevals = (s->total + s->eval_every - 1) / s->eval_every;
-  s->max_evals = nevals < INT_MAX ? (int)nevals : INT_MAX;
+  if (nevals > MAX_EVALS)
+    return sq_fail(SQ_ERR_USAGE, "train.eval_every: %ld evaluations, at most %d", nevals, MAX_EVALS);
+  s->max_evals = (int)nevals;
   s->snapshots = (int)optional_int(c, "analysis.snapshots", 0);
+  return SQ_OK;
 }
 
 /* Corrected: every unit is the step.  Published: see quirks 32 and 36 in the README's list. */
@@ -97,7 +101,8 @@ sq_status sq_train_settings_read(const sq_config *c, const sq_task_info *info, s
   s->lower_is_better = strcmp(info->metric, "perplexity") == 0;
   s->has_stop = sq_config_has(c, "train.stop_criterion");
   if (s->has_stop) s->stop = sq_config_real(c, "train.stop_criterion");
-  read_lengths(c, s);
+  const sq_status st = read_lengths(c, s);
+  if (st != SQ_OK) return st;
   read_schedule(c, s);
   return SQ_OK;
 }
@@ -160,6 +165,24 @@ long sq_train_count_parameters(const sq_param_list *l)
   return (long)n;
 }
 
+/* Cells of one file often share it: the same warning is given once. */
+static void warn_long_warmup(const sq_config *c, const sq_train_settings *s)
+{
+  static char last[160];
+  const int by_steps = sq_config_has(c, "train.warmup_steps") &&
+                       (!s->published || s->schedule.kind != SQ_SCHEDULE_TORCH || !s->by_epoch),
+            epochs = !by_steps && sq_config_has(c, "train.num_epochs");
+  const char *path = by_steps ? "train.warmup_steps" : "train.warmup";
+  char text[160];
+  if (s->schedule.kind == SQ_SCHEDULE_CONSTANT || s->schedule.warmup <= s->schedule.total) return;
+  const int run = epochs ? sq_config_int(c, "train.num_epochs") : (int)s->total;
+  sq_format(text, sizeof text, "%s %d is longer than the run (%d %s): the rate never reaches train.lr", path,
+            sq_config_int(c, path), run, epochs ? "epochs" : "steps");
+  if (strcmp(text, last) == 0) return;
+  sq_warn("%s", text);
+  sq_format(last, sizeof last, "%s", text);
+}
+
 sq_status sq_train_plan_cell(const sq_config *c, sq_train_plan *p)
 {
   sq_status st = SQ_OK;
@@ -171,6 +194,7 @@ sq_status sq_train_plan_cell(const sq_config *c, sq_train_plan *p)
   *p = (sq_train_plan){0};
   SQ_TRY(sq_task_shape(c, &p->task));
   SQ_TRY(sq_train_settings_read(c, &p->task, &s));
+  warn_long_warmup(c, &s);
   sq_train_model_dims(c, &p->task, &p->dims);
   SQ_TRY(sq_model_create(c, p->dims, &m));
   p->nparam = sq_train_count_parameters(sq_model_params(m));

@@ -20,6 +20,8 @@ expect 2 'exists already: --resume' -- "$s" run tiny.json
 expect 2 'exists already: --resume' -- ranks 2 "$s" run tiny.json
 cmp -s tiny.h5 before.h5 || fail "a refused run has changed the file"
 expect 0 -- "$s" run tiny.json --resume # nothing left to do
+grep -q '^tiny: all 6 cells are done, in tiny.h5$' out.txt || fail "a finished file: $(head -1 out.txt)"
+[ -e tiny.h5.lock ] && fail "a run has left its lock"
 same_numbers tiny.h5 before.h5
 expect 2 'seed|cells|grid' -- "$s" run tiny.json --resume --set seed=5
 expect 2 -- "$s" run tiny.json --resume --set train.lr=0.5
@@ -48,8 +50,43 @@ for name in a[g]:
     assert np.all(np.isnan(y[0, 0])), name  # init: nothing
 PY
 fi
-expect 3 'no tensor "/weights/1/|expected' -- "$s" analyze linear.json --weights weights.h5 --cell 0 --set model.num_layers=3 --out x.h5
-expect 3 'shape' -- "$s" analyze softmax.json --weights weights.h5 --out x.h5 --set model.hidden_dim=64
+# Tables: CSV is rows only, with all digits; models in the order of the grid in each.
+expect 0 -- "$s" report tiny.h5 --table accuracy --format csv
+[ "$(wc -l <out.txt)" = 3 ] && head -1 out.txt | grep -q 'spread,seeds,seeds planned,' || fail "csv: $(cat out.txt)"
+[ -s err.txt ] && fail "csv of a finished file: $(cat err.txt)"
+grep -Eq '^mqar,softmax,.*,0\.[0-9]{10,},.*,3,3,' out.txt || fail "csv lacks digits or seeds: $(cat out.txt)"
+for t in accuracy spectra memory; do
+  expect 0 -- "$s" report tiny.h5 --table $t
+  [ "$(grep -o '^| mqar *| [a-z]*' out.txt | uniq | sed 's/.* //' | tr '\n' ' ')" = "softmax linear " ] || fail "order of models in $t: $(cat out.txt)"
+done
+
+# What is not a results file says what it should be.
+for c in report status; do
+  expect 3 'tiny.json: not an HDF5 file; expected a results file' -- "$s" $c tiny.json
+done
+
+# A changed bit in a finished cell: named, and computed again.
+if [ -n "$python" ]; then
+  cp tiny.h5 hurt.h5
+  "$python" - <<'PY' || fail "cannot damage the file"
+import h5py
+d = h5py.File("hurt.h5", "r")["/cells/test_loss"]
+at = d.id.get_offset() + 4 * 8
+with open("hurt.h5", "r+b") as f:
+    f.seek(at); b = f.read(1); f.seek(at); f.write(bytes([b[0] ^ 1]))
+PY
+  expect 1 'hurt.h5: 1 finished cell with a wrong checksum' -- "$s" status hurt.h5
+  grep -q '^  damaged *cell 4 linear' out.txt || fail "status does not name the damaged cell: $(cat out.txt)"
+  expect 1 'hurt.h5: 1 damaged cell' -- "$s" report hurt.h5
+  [ "$(grep -c '^Warning: damaged.*cell 4, linear' out.txt)" = 3 ] || fail "report does not name the damaged cell"
+  "$s" run tiny.json --out hurt.h5 --resume >out.txt 2>err.txt || fail "a damaged file cannot be mended: $(cat err.txt)"
+  grep -q 'hurt.h5: cell 4 is damaged' err.txt || fail "resume does not name the damaged cell: $(cat err.txt)"
+  same_numbers tiny.h5 hurt.h5
+  expect 0 -- "$s" status hurt.h5
+fi
+
+expect 2 'is of cell "softmax seed=1", and model.attention_fn is another' -- "$s" analyze linear.json --weights weights.h5 --cell 0 --set model.num_layers=3 --out x.h5
+expect 2 'is of cell "softmax seed=1", and model.hidden_dim is another' -- "$s" analyze softmax.json --weights weights.h5 --out x.h5 --set model.hidden_dim=64
 expect 3 -- "$s" analyze softmax.json --weights nowhere.h5 --out x.h5
 expect 3 -- "$s" analyze softmax.json --weights tiny.json --out x.h5
 [ -e x.h5 ] && fail "a refused analysis has left a file"

@@ -17,15 +17,19 @@ wait_for() {
 left() { echo $((6 - $(status_count "$1" done))); }
 
 # By a signal to a program that is alone.
-"$s" run tiny.json --out term.h5 --quiet 2>err.txt &
+"$s" run tiny.json --out term.h5 --quiet 2>term.txt &
 pid=$!
 wait_for term.h5
+# Nobody else may write the file meanwhile; readers may read it.
+expect 2 'term.h5 is being written by process [0-9]+ on host .*; if that run is dead, remove term.h5.lock' -- "$s" run tiny.json --out term.h5 --resume
+"$s" status term.h5 | grep -q "being written by process $pid on host" || fail "status does not say who writes"
 kill -TERM $pid
 wait $pid
 got=$?
-[ $got = 75 ] || fail "SIGTERM: exit status $got, expected 75: $(cat err.txt)"
-grep -q '^seqspectra: stopped (Terminated): [1-5] of 6 cells done, [1-5] left; go on with the same command and --resume$' err.txt ||
-  fail "SIGTERM: $(cat err.txt)"
+[ $got = 75 ] || fail "SIGTERM: exit status $got, expected 75: $(cat term.txt)"
+grep -q '^seqspectra: stopped (Terminated): [1-5] of 6 cells done, [1-5] left; go on with the same command and --resume$' term.txt ||
+  fail "SIGTERM: $(cat term.txt)"
+[ -e term.h5.lock ] && fail "a stopped run has left its lock"
 [ "$(status_count term.h5 running)" = 0 ] || fail "a stopped cell is still marked as running"
 expect 0 -- ranks 2 "$s" run tiny.json --out term.h5 --quiet --resume
 same_numbers whole.h5 term.h5
@@ -67,6 +71,10 @@ wait $pid && fail "a killed run exits with 0"
 done_before=$(status_count killed.h5 done)
 [ "$done_before" -ge 1 ] || fail "no finished cell in the file of a killed run"
 expect 0 -- "$s" status killed.h5
+grep -Eq '^killed.h5: 6 cells: [1-6] done, [12] interrupted, ' out.txt || fail "status of a killed run: $(cat out.txt)"
+grep -Eq '^  interrupted cell [0-5] ' out.txt || fail "status does not show an interrupted cell: $(cat out.txt)"
+[ -e killed.h5.lock ] || fail "rank 0 was killed, but its lock has gone"
 expect 0 -- ranks 2 "$s" run tiny.json --out killed.h5 --quiet --resume
 same_numbers whole.h5 killed.h5
+[ -e killed.h5.lock ] && fail "the lock of a killed run is still there after the next"
 finish

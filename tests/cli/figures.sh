@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# The figures of a small run: bars per model and swept values, in the order of the cells; no warnings where a stage is empty.
+. "$(dirname "$0")/lib.sh"
+s=$program
+for p in python3 /usr/bin/python3 /usr/local/bin/python3; do
+  "$p" -c 'import h5py, matplotlib' 2>/dev/null && python=$p && break
+done
+[ -n "${python:-}" ] || skip "no python3 with h5py and matplotlib"
+write_grid tiny 20
+sed 's/"seed":\[1,2,3\]/"seed":[1,2],"train.lr":[0.02,0.01]/' tiny.json >swept.json
+expect 0 -- "$s" run swept.json --out swept.h5 --quiet --set run.save_weights=true
+expect 0 -- "$s" analyze swept.json --weights swept.h5 --cell 0 --out alone.h5
+
+figure() { # SCRIPT FILE PICTURE
+  rm -rf figures
+  expect 0 -- "$python" -W error::RuntimeWarning "$SQ_SOURCE/analysis/$1" "$2" --out figures
+  [ -s "figures/$3" ] || fail "$1 $2 has not made $3"
+  [ -s err.txt ] && fail "$1 $2 complains: $(head -3 err.txt)"
+}
+figure plot_spectra.py swept.h5 spectra.png
+figure plot_training.py swept.h5 training.png
+figure plot_spectra.py alone.h5 spectra.png
+expect 1 -- "$python" "$SQ_SOURCE/analysis/plot_training.py" alone.h5
+grep -q 'no evaluation yet' err.txt || fail "plot_training of a file without evaluations: $(cat err.txt)"
+expect 1 -- "$python" "$SQ_SOURCE/analysis/plot_spectra.py" swept.json
+grep -q '^error: swept.json: not a readable results file' err.txt || fail "plot_spectra of JSON: $(cat err.txt)"
+
+"$python" - "$SQ_SOURCE/analysis" <<'END' || fail "the bars"
+import sys
+sys.path.insert(0, sys.argv[1])
+import h5py
+import numpy as np
+import plot_spectra
+with h5py.File("swept.h5") as f:
+    blocks = plot_spectra.tasks_of(f, "dsf")["mqar"]
+    names = [b.name for b in blocks]
+    assert names == ["softmax, lr = 0.02", "softmax, lr = 0.01", "linear, lr = 0.02", "linear, lr = 0.01"], names
+    assert len(plot_spectra.nulls_of(blocks)) == 1, "null models"
+    cells, share = f["spectra/mqar/softmax/dsf/cell"][:], f["spectra/mqar/softmax/dsf/percent_radius_mean"]
+    for b, lr in zip(blocks, ("0.02", "0.01")):
+        rows = [r for r, c in enumerate(cells) if lr in plot_spectra.text(f["cells/swept"][c])]
+        assert len(rows) == 2, rows
+        want = np.mean([share[r, -1, 1] for r in rows], axis=(0, 1))
+        label, got = b.bars[-1]
+        assert label == "layer 1   trained" and np.allclose(got, want, atol=1e-9), (label, got, want)
+        assert abs(got.sum() - 100) < 1e-6, got.sum()
+    assert not np.allclose(blocks[0].bars[-1][1], blocks[1].bars[-1][1], atol=1e-6), "learning rates are averaged"
+with h5py.File("alone.h5") as f:
+    blocks = plot_spectra.tasks_of(f, "dsf")["mqar"]
+    assert [label for label, _ in blocks[0].bars] == ["layer 0   trained", "layer 1   trained"], blocks[0].bars
+END
+finish
