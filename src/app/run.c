@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -31,6 +32,9 @@ typedef struct {
   sq_progress progress;
   double *cost, deadline; /* (ncell); clock time, INFINITY: none */
   int *skip;              /* (ncell) finished before this start */
+  struct stat file;       /* rank 0: the results file when it was opened */
+  double looked_s;        /* rank 0: when it was last looked for */
+  int file_gone;          /* rank 0: somebody removed or replaced it */
 } run;
 
 /* ---- stopping ---------------------------------------------------------------------------------------- */
@@ -76,10 +80,36 @@ static double deadline_of(double time_limit)
   return deadline;
 }
 
+static int stop_asked(const run *r)
+{
+  return signal_seen || sq_wall_s() >= r->deadline;
+}
+
+static const char *why_stopped(const run *r)
+{
+  return signal_seen ? strsignal(signal_seen) : sq_wall_s() >= r->deadline ? "time limit" : "request";
+}
+
+static sq_status stopped_early(const run *r)
+{
+  return stop_asked(r) ? sq_fail(SQ_STOPPED, "stopped (%s) before any cell ran", why_stopped(r)) : SQ_OK;
+}
+
+/* A removed file can still be written and nobody would ever read it: better to stop than to compute for it. */
+static void look_for_file(run *r)
+{
+  const double now = sq_wall_s();
+  struct stat is;
+  if (sq_app_rank() != 0 || r->file_gone || now - r->looked_s < 5) return;
+  r->looked_s = now;
+  r->file_gone = stat(r->path, &is) != 0 || is.st_dev != r->file.st_dev || is.st_ino != r->file.st_ino;
+}
+
 static int watch(void *user)
 {
-  const run *r = user;
-  return signal_seen || sq_wall_s() >= r->deadline;
+  run *r = user;
+  look_for_file(r);
+  return stop_asked(r) || r->file_gone;
 }
 
 /* ---- checks before the file -------------------------------------------------------------------------- */
@@ -153,6 +183,7 @@ static sq_status check_data(const run *r)
       continue;
     }
     if (nkey % sq_app_nrank() == sq_app_rank()) st = check_data_of(r, i);
+    if (st == SQ_OK) st = stopped_early(r);
     key[nkey++] = k;
   }
   for (int j = 0; j < nkey; ++j) free(key[j]);
@@ -200,6 +231,7 @@ static sq_status file_open(run *r)
   sq_segment_fill(MPI_COMM_WORLD, &segment,
                   sq_config_int(sq_experiment_cell(r->experiment, 0), "run.threads"));
   SQ_TRY(sq_app_agree(sq_app_rank() == 0 ? sq_store_segment(r->store, &segment) : SQ_OK));
+  if (sq_app_rank() == 0 && stat(r->path, &r->file) != 0) r->file_gone = 1;
 done:
   return st;
 }
@@ -264,11 +296,6 @@ static void names_add(char *out, size_t cap, const sq_results_cell *c, int with_
   const size_t used = strlen(out);
   snprintf(out + used, cap - used, "%s%s%s%s%s", used ? ", " : "", c->label, with_reason ? " (" : "",
            with_reason ? c->reason : "", with_reason ? ")" : "");
-}
-
-static const char *why_stopped(const run *r)
-{
-  return signal_seen ? strsignal(signal_seen) : sq_wall_s() >= r->deadline ? "time limit" : "request";
 }
 
 /* Rank 0: the table and what the file holds. */
@@ -341,11 +368,17 @@ sq_status sq_app_run(int argc, char **argv)
   SQ_TRY(parse(argc, argv, &r.o));
   r.deadline = deadline_of(r.o.time_limit);
   sq_log_quiet(r.o.quiet);
-  SQ_TRY(prepare(&r));
-  SQ_TRY(file_open(&r));
   signals_catch();
+  SQ_TRY(prepare(&r));
+  SQ_TRY(sq_app_agree(stopped_early(&r)));
+  SQ_TRY(file_open(&r));
   announce(&r);
   st = grid_run(&r);
+  if (st == SQ_STOPPED)
+    st = sq_app_agree(
+        r.file_gone
+            ? sq_fail(SQ_ERR_IO, "%s was removed or replaced during the run: its results are lost", r.path)
+            : SQ_STOPPED);
   const sq_status closed = sq_app_agree(sq_store_close(&r.store));
   if (st == SQ_OK || st == SQ_STOPPED) {
     if (closed != SQ_OK)

@@ -77,4 +77,24 @@ grep -Eq '^  interrupted cell [0-5] ' out.txt || fail "status does not show an i
 expect 0 -- ranks 2 "$s" run tiny.json --out killed.h5 --quiet --resume
 same_numbers whole.h5 killed.h5
 [ -e killed.h5.lock ] && fail "the lock of a killed run is still there after the next"
+
+# A file that somebody removes is noticed while the run goes on, not at its end.
+"$s" run tiny.json --out gone.h5 --quiet --set train.total_steps=1000000 2>gone.txt &
+pid=$!
+for _ in $(seq 300); do [ -e gone.h5 ] && break; sleep 0.1; done
+rm gone.h5
+wait $pid
+got=$?
+[ $got = 4 ] || fail "a removed file: exit status $got, expected 4: $(cat gone.txt)"
+grep -q '^seqspectra: gone.h5 was removed or replaced during the run' gone.txt || fail "a removed file: $(cat gone.txt)"
+
+# A signal before any cell runs (here while the data are checked) stops too.
+"$s" run tiny.json --out early.h5 --quiet --set dataset.num_train=3000000 2>early.txt &
+pid=$!
+sleep 1
+kill -TERM $pid
+wait $pid
+got=$?
+[ $got = 75 ] || fail "an early SIGTERM: exit status $got, expected 75: $(cat early.txt)"
+[ -e early.h5 ] && fail "an early SIGTERM has left a file"
 finish
