@@ -56,7 +56,8 @@ static const bad table[] = {
     {"{'swep':{}," MQAR "," TRAIN "," SM "}", NULL, NULL,
      "cell.json: unknown key \"swep\"; did you mean \"sweep\"?"},
     {MODEL("'xyzzy_plugh':1"), NULL, NULL,
-     "cell.json: unknown key \"model.xyzzy_plugh\"; no known key is close to it (seqspectra help config lists them)"},
+     "cell.json: unknown key \"model.xyzzy_plugh\"; no known key is close to it (seqspectra help config "
+     "lists them)"},
     {STEP("'lr\\n':1"), NULL, NULL, "cell.json: unknown key \"train.lr?\"; did you mean \"train.lr\"?"},
     {STEP("'':1"), NULL, NULL, "cell.json: unknown key \"train.\"; did you mean \"train.lr\"?"},
     {"{" MQAR "," SM "}", NULL, NULL,

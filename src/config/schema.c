@@ -263,7 +263,8 @@ sq_status sq_cfg_fail_unknown(const sq_cfg_schema *s, const char *where, const c
     if (strcmp(structure[i], path) == 0) /* known, but only at the top of a file */
       return sq_fail(SQ_ERR_USAGE, "%s: \"%s\" belongs into the file, it cannot be set here", where, shown);
   if (best == 1000)
-    return sq_fail(SQ_ERR_USAGE, "%s: unknown key \"%s\"; no known key is close to it (seqspectra help config lists them)",
+    return sq_fail(SQ_ERR_USAGE,
+                   "%s: unknown key \"%s\"; no known key is close to it (seqspectra help config lists them)",
                    where, shown);
   return sq_fail(SQ_ERR_USAGE, "%s: unknown key \"%s\"; did you mean \"%s\"?", where, shown, out);
 }
