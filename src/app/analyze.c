@@ -163,7 +163,12 @@ static sq_status read_tensor(const sq_h5 *f, const char *file, const char *place
     same = same && dim[i] == want[i];
   }
   if (same) {
-    for (size_t i = 0; i < p->count; ++i) theta[p->offset + i] = (sq_real)data[i];
+    for (size_t i = 0; i < p->count && st == SQ_OK; ++i) {
+      theta[p->offset + i] = (sq_real)data[i];
+      if (!isfinite(theta[p->offset + i]))
+        st = sq_fail(SQ_ERR_DATA, "%s: %s: element %zu is not a finite number in %s", file, path, i,
+                     SQ_PRECISION);
+    }
   } else {
     shape_text(is, ndim, dim);
     shape_text(expected, p->ndim, want);

@@ -89,5 +89,10 @@ expect 2 'is of cell "softmax seed=1", and model.attention_fn is another' -- "$s
 expect 2 'is of cell "softmax seed=1", and model.hidden_dim is another' -- "$s" analyze softmax.json --weights weights.h5 --out x.h5 --set model.hidden_dim=64
 expect 3 -- "$s" analyze softmax.json --weights nowhere.h5 --out x.h5
 expect 3 -- "$s" analyze softmax.json --weights tiny.json --out x.h5
+if [ -n "$python" ]; then
+  cp weights.h5 nan.h5
+  "$python" -c 'import h5py; g = h5py.File("nan.h5", "a")["weights/1"]; g[sorted(g)[0]][...] = float("nan")'
+  expect 3 'is not a finite number in float' -- "$s" analyze tiny.json --cell 1 --weights nan.h5 --out x.h5
+fi
 [ -e x.h5 ] && fail "a refused analysis has left a file"
 finish
