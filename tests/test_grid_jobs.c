@@ -21,6 +21,7 @@ typedef struct {
   int stop_on_watch;                        /* polls of this rank after which watch() says stop; 0: never */
   int npoll, nprogress, bad_progress, seen; /* seen: results that progress() saw */
   int runs[MAX_JOBS], rank_of[MAX_JOBS], unfinished[MAX_JOBS];
+  const int *skip;            /* jobs that had ended before */
   int njobs, place[MAX_JOBS]; /* jobs begun on this rank; which of them a job was */
 } log_of_jobs;
 
@@ -41,7 +42,7 @@ static sq_status run_job(void *user, sq_grid *g, int job)
   l->place[job] = l->njobs++;
   for (int i = 0; i < l->steps; ++i) {
     ++l->npoll;
-    if (sq_grid_poll(g, (double)i / l->steps)) {
+    if (sq_grid_poll(g, (i + 1.0) / l->steps)) { /* 1 while the job still runs */
       l->unfinished[job] = 1;
       return SQ_STOPPED;
     }
@@ -62,6 +63,7 @@ static void check_progress(void *user, const sq_grid *g)
   for (int i = 0; i < s.total; ++i) {
     const double f = sq_grid_fraction(g, i), r = sq_grid_result(g, i);
     l->bad_progress |= !(f >= 0 && f <= 1) || (r == r && (r != 1000 + i || f < 1));
+    l->bad_progress |= f == 1 && r != r && !(l->skip && l->skip[i]); /* ended, but without its result */
     l->seen += r == r;
   }
   l->bad_progress |= s.cost_done < 0 || s.cost_done > s.cost_total || s.running > nrank;
@@ -80,6 +82,7 @@ static sq_status run_jobs(log_of_jobs *l, int njob, const double *cost, const in
 {
   const sq_grid_ops ops = {l, run_job, check_progress, watch};
   sq_error_clear();
+  l->skip = skip;
   const sq_status st =
       sq_grid_run(MPI_COMM_WORLD, njob, rank == 0 ? cost : NULL, rank == 0 ? skip : NULL, &ops);
   int all[2] = {st, -(int)st};

@@ -45,6 +45,6 @@ int sq_grid_rank(const sq_grid *g);
 /* From inside a job: one number that travels to rank 0 with the job's end (a metric, for instance); NaN
  * unless set. */
 void sq_grid_set_result(sq_grid *g, double value);
-/* Rank 0: how far a job is (0: waiting, 1: done), and its result (NaN: none yet). */
+/* Rank 0: how far a job is (0: waiting; below 1 until it has ended), and its result (NaN: none yet). */
 double sq_grid_fraction(const sq_grid *g, int job);
 double sq_grid_result(const sq_grid *g, int job);

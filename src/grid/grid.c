@@ -8,6 +8,7 @@
  * Nobody blocks inside MPI while waiting: an oversubscribed core belongs to the ranks that compute. */
 #include "sq/grid.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <time.h>
@@ -131,7 +132,9 @@ sq_grid_state sq_grid_get_state(const sq_grid *g)
 double sq_grid_fraction(const sq_grid *g, int job)
 {
   SQ_ASSERT(g->rank == 0 && job >= 0 && job < g->njob);
-  return g->state[job] == JOB_DONE ? 1 : g->state[job] == JOB_WAITING ? 0 : g->fraction[job];
+  if (g->state[job] == JOB_DONE) return 1;
+  /* A job that has done its steps may still evaluate them: it has not ended, and has no result. */
+  return g->state[job] == JOB_WAITING ? 0 : fmin(g->fraction[job], 1 - DBL_EPSILON);
 }
 
 double sq_grid_result(const sq_grid *g, int job)
