@@ -1,5 +1,6 @@
 /* tests/test_grid_jobs.c: the scheduler with jobs that sleep, fail or want to stop.  The same program on 1,
  * 2, 4 and 7 ranks. */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -42,7 +43,8 @@ static sq_status run_job(void *user, sq_grid *g, int job)
   l->place[job] = l->njobs++;
   for (int i = 0; i < l->steps; ++i) {
     ++l->npoll;
-    if (sq_grid_poll(g, (i + 1.0) / l->steps)) { /* 1 while the job still runs */
+    /* 1 from the middle on, while the job still runs */
+    if (sq_grid_poll(g, fmin(1, 2.0 * (i + 1) / l->steps))) {
       l->unfinished[job] = 1;
       return SQ_STOPPED;
     }
@@ -298,9 +300,24 @@ static void progress_is_called_about_once_a_second(void **state)
   }
 }
 
+/* 2.4 s a job, steps "done" after 1.2 s, progress about every second: one look at least falls between. */
+static void a_job_without_its_result_is_not_done(void **state)
+{
+  (void)state;
+  log_of_jobs l = fresh;
+  double cost[MAX_JOBS];
+  for (int i = 0; i < nrank; ++i) cost[i] = 1;
+  l.steps = 40;
+  l.step_s = 0.06;
+  assert_int_equal(run_jobs(&l, nrank, cost, NULL), SQ_OK);
+  assert_false(l.bad_progress);
+  if (rank == 0) assert_true(l.nprogress >= 2);
+}
+
 int main(int argc, char **argv)
 {
   const struct CMUnitTest tests[] = {
+      cmocka_unit_test(a_job_without_its_result_is_not_done),
       cmocka_unit_test(every_job_runs_exactly_once),
       cmocka_unit_test(longest_jobs_are_handed_out_first),
       cmocka_unit_test(work_is_shared_on_demand),
