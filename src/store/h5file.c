@@ -376,9 +376,9 @@ static char *read_text(hid_t a, hid_t t, int *unreadable)
   return text;
 }
 
-/* The grid of a results file: one text of fixed length. */
-static sq_status read_grid(const sq_h5 *f, char **text)
+sq_status sq_h5_read_grid(const sq_h5 *f, char **text)
 {
+  *text = NULL;
   hid_t dapl = sq_hdf5_inside(H5P_DATASET_ACCESS);
   hid_t d = H5Dopen2(f->file, "/grid", dapl), t = d >= 0 ? H5Dget_type(d) : -1,
         space = d >= 0 ? H5Dget_space(d) : -1;
@@ -405,13 +405,11 @@ done:
   return st;
 }
 
-/* A results file's grid counts as an attribute of its root, though it is stored as a data set. */
 sq_status sq_h5_read_text_attribute(const sq_h5 *f, const char *object, const char *name, char **text)
 {
   hid_t a, t;
   int empty, unreadable = 0;
   *text = NULL;
-  if (strcmp(object, "/") == 0 && strcmp(name, "grid") == 0 && is_results_file(f)) return read_grid(f, text);
   sq_status st = open_attribute(f, object, name, &a, &t, &empty);
   if (st == SQ_OK && H5Tget_class(t) != H5T_STRING)
     st = sq_fail(SQ_ERR_DATA, "%s: attribute '%s' of %s holds %s; expected text", f->path, name, object,

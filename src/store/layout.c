@@ -7,14 +7,17 @@
 #include "sq/base.h"
 #include "store_impl.h"
 
-herr_t sq_layout_read(hid_t d, hid_t mem, const hsize_t *start, const hsize_t *count, void *data)
+/* Rows start .. start+count-1 of d, read into `in` if it is given, else written from `out`. */
+static herr_t transfer(hid_t d, hid_t mem, const hsize_t *start, const hsize_t *count, void *in,
+                       const void *out)
 {
   herr_t e = -1;
   hid_t space = H5Dget_space(d), type = mem >= 0 ? H5Tcopy(mem) : H5Dget_type(d), part = -1;
   const int rank = H5Sget_simple_extent_ndims(space);
   if (rank >= 1 && H5Sselect_hyperslab(space, H5S_SELECT_SET, start, NULL, count, NULL) >= 0) {
     part = H5Screate_simple(rank, count, NULL);
-    e = H5Dread(d, type, part, space, H5P_DEFAULT, data);
+    e = in != NULL ? H5Dread(d, type, part, space, H5P_DEFAULT, in)
+                   : H5Dwrite(d, type, part, space, H5P_DEFAULT, out);
   }
   sq_hdf5_drop(part);
   sq_hdf5_drop(type);
@@ -22,19 +25,14 @@ herr_t sq_layout_read(hid_t d, hid_t mem, const hsize_t *start, const hsize_t *c
   return e;
 }
 
+herr_t sq_layout_read(hid_t d, hid_t mem, const hsize_t *start, const hsize_t *count, void *data)
+{
+  return transfer(d, mem, start, count, data, NULL);
+}
+
 herr_t sq_layout_write(hid_t d, hid_t mem, const hsize_t *start, const hsize_t *count, const void *data)
 {
-  herr_t e = -1;
-  hid_t space = H5Dget_space(d), type = mem >= 0 ? H5Tcopy(mem) : H5Dget_type(d), part = -1;
-  const int rank = H5Sget_simple_extent_ndims(space);
-  if (rank >= 1 && H5Sselect_hyperslab(space, H5S_SELECT_SET, start, NULL, count, NULL) >= 0) {
-    part = H5Screate_simple(rank, count, NULL);
-    e = H5Dwrite(d, type, part, space, H5P_DEFAULT, data);
-  }
-  sq_hdf5_drop(part);
-  sq_hdf5_drop(type);
-  sq_hdf5_drop(space);
-  return e;
+  return transfer(d, mem, start, count, NULL, data);
 }
 
 /* ---- opening ----------------------------------------------------------------------------------------- */

@@ -304,7 +304,9 @@ static sq_status load(sq_results *r, const char *path)
     goto done;
   }
   for (size_t i = 0; i < sizeof wanted / sizeof wanted[0]; ++i) {
-    SQ_TRY(sq_h5_read_text_attribute(r->h5, "/", wanted[i], &r->root[i].text));
+    char **text = &r->root[i].text;
+    SQ_TRY(strcmp(wanted[i], "grid") == 0 ? sq_h5_read_grid(r->h5, text)
+                                          : sq_h5_read_text_attribute(r->h5, "/", wanted[i], text));
     r->root[i].name = strdup(wanted[i]);
   }
   SQ_TRY(sq_layout_open(r->file, path, MPI_COMM_NULL, 0));

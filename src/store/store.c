@@ -443,7 +443,7 @@ static sq_status compare_plan(const char *path, const sq_store_plan *p)
     goto done;
   }
   free(text);
-  SQ_TRY(sq_h5_read_text_attribute(f, "/", "grid", &text));
+  SQ_TRY(sq_h5_read_grid(f, &text));
   SQ_TRY(sq_schema_compare(path, text, sq_experiment_json(p->experiment)));
 done:
   free(text);

@@ -98,7 +98,9 @@ extern const sq_column sq_segment_columns[SQ_NSEGMENT];
 /* Lays the whole file out and fills what is known from the plan; serial.  The file has its name only when it
  * is complete. */
 sq_status sq_schema_make(const char *path, const sq_store_plan *p);
-/* SQ_ERR_USAGE with the first key path that differs, both as JSON. */
+/* /grid of a results file, one text of fixed length, *owned*.  SQ_ERR_DATA if it is missing or something else. */
+sq_status sq_h5_read_grid(const sq_h5 *f, char **text);
+/* SQ_ERR_USAGE with the first key path that differs, both as JSON; SQ_ERR_IO if a column of /segments is missing. */
 sq_status sq_schema_compare(const char *path, const char *grid_in_file, const char *grid_now);
 
 /* ---- dimension scales (scales.c) --------------------------------------------------------------------- */
