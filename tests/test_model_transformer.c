@@ -23,7 +23,7 @@ static sq_real *logits_of(const fixture *f)
 {
   sq_real *y = calloc((size_t)NROW * (size_t)sq_model_output_dim(f->m), sizeof *y);
   assert_non_null(y);
-  sq_model_logits(f->m, f->theta, &f->b, f->work, y);
+  sq_model_logits(f->m, f->theta, &f->b, NULL, f->work, y);
   return y;
 }
 
@@ -59,7 +59,7 @@ static void a_sequence_alone_gives_the_same_logits(void **state)
     static const int one_off[2] = {0, 4}, one_id[1] = {1};
     fixture_open(&f, &v);
     sq_real *all = logits_of(&f);
-    f.b.rows = (sq_rows){1, 4, one_off, one_id};
+    f.b.rows = (sq_rows){1, 4, one_off, one_id, NULL};
     f.b.token += f.off[1];
     f.b.label += 1;
     sq_real *one = logits_of(&f);

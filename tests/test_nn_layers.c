@@ -208,7 +208,7 @@ static void activation_backward_is_the_derivative_of_forward(void **state)
  */
 enum { NSEQ = 3, NROW = 17, C = 70, LD = 75 }; /* more channels than a panel; K may exceed a sequence */
 static const int off[NSEQ + 1] = {0, 9, 11, 17}, id[NSEQ] = {4, 5, 6};
-static const sq_rows rows = {NSEQ, NROW, off, id};
+static const sq_rows rows = {NSEQ, NROW, off, id, NULL};
 typedef struct {
   sq_real *x, *w, *b, *dy, *pre, *y;
   int K;
@@ -326,7 +326,7 @@ static void max_pooling_takes_the_first_maximum(void **state)
 {
   (void)state;
   static const int one_off[2] = {0, 4}, one_id[1] = {0};
-  const sq_rows one = {1, 4, one_off, one_id};
+  const sq_rows one = {1, 4, one_off, one_id, NULL};
   const sq_real x[4] = {1, 3, 3, 2};
   sq_real y;
   int argmax;

@@ -39,7 +39,7 @@ static void fill(size_t n, sq_real *x)
 static void dropout_keeps_the_stated_share_and_mean(void **state)
 {
   (void)state;
-  const sq_rows rows = {NSEQ, ROWS, off, id};
+  const sq_rows rows = {NSEQ, ROWS, off, id, NULL};
   const sq_pass p = pass_of(&rows);
   static const double rate[4] = {0.1, 0.3, 0.5, 0.9};
   for (int k = 0; k < 4; ++k) {
@@ -75,7 +75,7 @@ static void dropout_masks_do_not_depend_on_the_shards(void **state)
 static void dropout_is_the_generator_of_the_header(void **state)
 {
   (void)state;
-  const sq_rows rows = {NSEQ, ROWS, off, id};
+  const sq_rows rows = {NSEQ, ROWS, off, id, NULL};
   const sq_pass p = pass_of(&rows);
   fill(ROWS * C, whole);
   sq_nn_dropout(&p, 0.25, 9, C, whole, C);
@@ -99,7 +99,7 @@ static int differs(sq_pass p, double rate, int site)
 static void dropout_depends_on_seed_step_and_site_only_in_training(void **state)
 {
   (void)state;
-  const sq_rows rows = {NSEQ, ROWS, off, id};
+  const sq_rows rows = {NSEQ, ROWS, off, id, NULL};
   sq_pass p = pass_of(&rows);
   fill(ROWS * C, whole);
   assert_false(differs(p, 0, 1));
@@ -119,7 +119,7 @@ static void dropout_depends_on_seed_step_and_site_only_in_training(void **state)
 static void dropout_row_is_a_row_of_dropout(void **state)
 {
   (void)state;
-  const sq_rows rows = {NSEQ, ROWS, off, id};
+  const sq_rows rows = {NSEQ, ROWS, off, id, NULL};
   const sq_pass p = pass_of(&rows);
   sq_real m[C];
   fill(ROWS * C, whole);

@@ -331,7 +331,7 @@ static void invariant_fields_are_those_of_the_factors(void **state)
         double expected[32], log_sigma1, size[3], e[32] = {0}, total = 0;
         sq_tally tally = {0};
         int n;
-        one.rows = (sq_rows){1, T, off, s.id};
+        one.rows = (sq_rows){1, T, off, s.id, NULL};
         one.token = s.token + s.off[k];
         sq_model_evaluate(x.m, x.theta, &one, x.work, &tally);
         const sq_layer_view view = sq_model_layer(x.m, x.work, 0);

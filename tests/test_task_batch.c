@@ -130,7 +130,7 @@ static void impossible_configurations_are_refused(void **state)
 /* ---- batches ----------------------------------------------------------------------------------------------
  */
 
-static void check_batch(const char *name, int pad, int nseq, const size_t *index)
+static void check_batch(const char *name, sq_padding pad, int nseq, const size_t *index)
 {
   sq_task *t = open_task(small_cell(name));
   const sq_task_ops *ops = sq_task_find(name);
@@ -148,6 +148,8 @@ static void check_batch(const char *name, int pad, int nseq, const size_t *index
     const int n = ops->length(t, SQ_VALID, index[i]);
     longest = n > longest ? n : longest;
   }
+  if (pad == SQ_PAD_FULL) longest = info->seq_len;
+  assert_true((b.rows.len != NULL) == (pad == SQ_PAD_FULL));
   assert_int_equal(b.rows.nseq, nseq);
   assert_int_equal(b.rows.off[0], 0);
   assert_int_equal(b.rows.off[nseq], b.rows.nrow);
@@ -157,7 +159,8 @@ static void check_batch(const char *name, int pad, int nseq, const size_t *index
     const int n = ops->length(t, SQ_VALID, index[i]), r = b.rows.off[i], rows = b.rows.off[i + 1] - r;
     ops->example(t, SQ_VALID, index[i], token, label);
     assert_int_equal(b.rows.id[i], i);
-    assert_int_equal(rows, pad ? longest : n);
+    assert_int_equal(rows, pad != SQ_PAD_NONE ? longest : n);
+    if (b.rows.len != NULL) assert_int_equal(b.rows.len[i], n);
     assert_memory_equal(b.token + r, token, (size_t)n * sizeof *token);
     if (info->label_per_row)
       assert_memory_equal(b.label + r, label, (size_t)n * sizeof *label);
@@ -179,7 +182,7 @@ static void batches_are_packed_or_padded(void **state)
   static const size_t index[] = {3, 0, 19, 19, 7, 1, 12, 5, 6, 18, 2};
   (void)state;
   for (int k = 0; sq_task_at(k) != NULL; ++k)
-    for (int pad = 0; pad < 2; ++pad)
+    for (sq_padding pad = SQ_PAD_NONE; pad <= SQ_PAD_FULL; ++pad)
       for (int nseq = 1; nseq <= (int)COUNT(index); nseq += 5)
         check_batch(sq_task_at(k)->name, pad, nseq, index);
 }
@@ -238,7 +241,7 @@ static void padding_has_no_label(void **state)
   for (int i = 0; i < 3; ++i) p.n[SQ_TRAIN][i] = 2 + i;
   void *store = malloc(sq_task_batch_bytes(&p.info, 3));
   memset(store, 0x5a, sq_task_batch_bytes(&p.info, 3));
-  sq_task_batch(&p.base, SQ_TRAIN, 3, index, 1, store, &b);
+  sq_task_batch(&p.base, SQ_TRAIN, 3, index, SQ_PAD_LONGEST, store, &b);
   assert_int_equal(b.rows.nrow, 12); /* three times 4, the longest */
   for (int i = 0; i < 3; ++i)
     for (int k = 0; k < 4; ++k)

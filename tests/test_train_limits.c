@@ -175,13 +175,15 @@ static void the_gradient_of_a_batch_is_that_of_its_sequences(void **state)
   assert_int_equal(sq_model_create(c, d, &m), SQ_OK);
   assert_int_equal(sq_worker_create(m, &w), SQ_OK);
   const size_t n = sq_model_params(m)->total;
-  sq_real *theta = sq_calloc(n, sizeof *theta, "theta"), *grad = sq_calloc(n, sizeof *grad, "grad"),
-          *again = sq_calloc(n, sizeof *again, "again"), *sum = sq_calloc(n, sizeof *sum, "sum");
+  sq_real *theta = sq_calloc(n, sizeof *theta, "theta"),
+          *grad = sq_calloc(sq_model_ngradient(m), sizeof *grad, "grad"),
+          *again = sq_calloc(sq_model_ngradient(m), sizeof *again, "again"),
+          *sum = sq_calloc(n, sizeof *sum, "sum");
   void *store = sq_calloc(1, sq_task_batch_bytes(info, B), "batch"),
        *single = sq_calloc(1, sq_task_batch_bytes(info, 1), "one");
   sq_model_init(m, 5, theta);
   for (size_t i = 0; i < B; ++i) index[i] = i;
-  sq_task_batch(t, SQ_TRAIN, B, index, 0, store, &b);
+  sq_task_batch(t, SQ_TRAIN, B, index, SQ_PAD_NONE, store, &b);
 
   const sq_pass pass = {.rows = &b.rows, .train = 1, .seed = 5, .step = 3, .seq_len = info->seq_len};
   sq_tally tally, total = {0};
@@ -192,7 +194,7 @@ static void the_gradient_of_a_batch_is_that_of_its_sequences(void **state)
   total = (sq_tally){0};
   for (int i = 0; i < B; ++i) { /* the same sequence keeps its place in the batch, hence its dropout mask */
     const int id = i;
-    sq_task_batch(t, SQ_TRAIN, 1, &index[i], 0, single, &one);
+    sq_task_batch(t, SQ_TRAIN, 1, &index[i], SQ_PAD_NONE, single, &one);
     one.rows.id = &id;
     const sq_pass p = {.rows = &one.rows, .train = 1, .seed = 5, .step = 3, .seq_len = info->seq_len};
     sq_model_gradient(m, theta, &one, &p, 1 / (double)tally.nlabel, sq_worker_work(w), sum, &total);
@@ -214,7 +216,7 @@ static void the_gradient_of_a_batch_is_that_of_its_sequences(void **state)
   sq_tally ev, ev1 = {0};
   sq_batch_evaluate(w, theta, &b, &ev);
   for (int i = 0; i < B; ++i) {
-    sq_task_batch(t, SQ_TRAIN, 1, &index[i], 0, single, &one);
+    sq_task_batch(t, SQ_TRAIN, 1, &index[i], SQ_PAD_NONE, single, &one);
     sq_model_evaluate(m, theta, &one, sq_worker_work(w), &ev1);
   }
   assert_true(ev.nlabel == ev1.nlabel && ev.ncorrect == ev1.ncorrect);

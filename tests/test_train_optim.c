@@ -67,16 +67,16 @@ static void adamw_gives_the_values_of_the_formula(void **state)
   sq_adamw o = {.beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .weight_decay = wd, .clip = 0};
   const double tol = 32 * (double)SQ_REAL_EPS; /* about 10 roundings a step, values up to 2 */
 
-  double norm = sq_adamw_step(&o, &l, 0, lr, 1, (const sq_real[]){(sq_real)0.5, 0}, m, v, one);
+  double norm = sq_adamw_step(&o, &l, lr, lr, 1, (const sq_real[]){(sq_real)0.5, 0}, m, v, one);
   expect_near(norm, 0.5, 1e-15, "norm");
-  (void)sq_adamw_step(&o, &l, 0, lr, 2, (const sq_real[]){(sq_real)-0.25, 0}, m, v, one);
+  (void)sq_adamw_step(&o, &l, lr, lr, 2, (const sq_real[]){(sq_real)-0.25, 0}, m, v, one);
   expect_near((double)one[0], 0.87146729870584616259, tol, "two steps");
 
   sq_real cm[2] = {0, 0}, cv[2] = {0, 0}, two[2] = {1, -2};
   o.clip = 1;
-  norm = sq_adamw_step(&o, &l, 0, lr, 1, (const sq_real[]){3, 4}, cm, cv, two);
+  norm = sq_adamw_step(&o, &l, lr, lr, 1, (const sq_real[]){3, 4}, cm, cv, two);
   expect_near(norm, 5, 1e-15, "norm before clipping");
-  (void)sq_adamw_step(&o, &l, 0, lr, 2, (const sq_real[]){(sq_real)-0.25, (sq_real)0.5}, cm, cv, two);
+  (void)sq_adamw_step(&o, &l, lr, lr, 2, (const sq_real[]){(sq_real)-0.25, (sq_real)0.5}, cm, cv, two);
   expect_near((double)two[0], 0.86488690510486424847, tol, "clipped, first");
   expect_near((double)two[1], -2.1921682001384192115, tol, "clipped, second");
   sq_param_clear(&l);
@@ -110,7 +110,7 @@ static void adamw_equals_a_plain_loop_in_double(void **state)
                    lr * (m[i] / (1 - pow(o.beta1, t))) / (sqrt(v[i] / (1 - pow(o.beta2, t))) + o.eps);
       }
     }
-    const double norm = sq_adamw_step(&o, &l, 0, lr, t, x.g, x.m, x.v, x.theta);
+    const double norm = sq_adamw_step(&o, &l, lr, lr, t, x.g, x.m, x.v, x.theta);
     expect_near(norm, sqrt(squares), 1e-13 * norm, "norm"); /* n eps/2 of a sum of squares: 2150 x 1e-16 */
   }
   /* A step rounds theta (up to 4 here) once or twice. */
@@ -126,12 +126,17 @@ static void adamw_equals_a_plain_loop_in_double(void **state)
 static void only_recipe_published_decays_tensors_that_ask_not_to(void **state)
 {
   (void)state;
-  const sq_adamw o = {.beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .weight_decay = 0.5, .clip = 1};
   for (int decay_all = 0; decay_all < 2; ++decay_all) {
+    const sq_adamw o = {.beta1 = 0.9,
+                        .beta2 = 0.999,
+                        .eps = 1e-8,
+                        .weight_decay = 0.5,
+                        .clip = 1,
+                        .rule = decay_all ? SQ_RULE_TORCH : SQ_RULE_CORRECTED};
     sq_param_list l = three_tensors();
     vectors x = vectors_create(l.total);
     for (size_t i = 0; i < l.total; ++i) x.theta[i] = 1; /* the gaps too: they must stay */
-    (void)sq_adamw_step(&o, &l, decay_all, 0.5, 1, x.g, x.m, x.v, x.theta);
+    (void)sq_adamw_step(&o, &l, 0.5, 0.5, 1, x.g, x.m, x.v, x.theta);
     const sq_param *w = sq_param_find(&l, "a"), *bias = sq_param_find(&l, "b");
     assert_true(x.theta[w->offset] == (sq_real)0.75);
     assert_true(x.theta[bias->offset] == (decay_all ? (sq_real)0.75 : 1));
@@ -159,7 +164,7 @@ static void a_gradient_that_is_not_finite_changes_nothing(void **state)
       memcpy(before.theta, x.theta, bytes);
       memcpy(before.m, x.m, bytes);
       memcpy(before.v, x.v, bytes);
-      assert_false(isfinite(sq_adamw_step(&o, &l, 0, 0.1, 1, x.g, x.m, x.v, x.theta)));
+      assert_false(isfinite(sq_adamw_step(&o, &l, 0.1, 0.1, 1, x.g, x.m, x.v, x.theta)));
       assert_memory_equal(before.theta, x.theta, bytes);
       assert_memory_equal(before.m, x.m, bytes);
       assert_memory_equal(before.v, x.v, bytes);
@@ -214,13 +219,14 @@ static void shards_are_summed_in_the_documented_tree(void **state)
   for (int S = 1; S <= SQ_MAX_SHARDS; ++S) {
     int calls = 0;
     double value[SQ_MAX_SHARDS];
-    sq_tree t = {.n = TREE_N,
-                 .nshard = S,
+    sq_tree t = {.nshard = S,
+                 .nrange = 2,
+                 .range = {{0, 1}, {1, TREE_N - 1}},
                  .leaf = tree_leaf,
                  .user = &calls,
                  .buffer = {buffer[0], buffer[1], buffer[2]}};
-    for (int i = 0; i < TREE_N; ++i) out[i] = 99; /* overwritten */
-    sq_tree_sum(&t, out);
+    for (int i = 0; i < TREE_N; ++i) out[i] = 0;
+    sq_tree_add(&t, out);
     assert_int_equal(calls, S);
     for (int i = 0; i < TREE_N; ++i) {
       sq_real in_a_row = 0;

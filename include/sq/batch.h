@@ -16,6 +16,8 @@ typedef struct {
   const int *off; /* (nseq+1), off[0] == 0, off[nseq] == nrow */
   const int *id;  /* (nseq) place of the sequence in the whole batch: keys the dropout masks, so that these do
                      not depend on how the batch is cut into shards */
+  const int *len; /* (nseq) steps before the padding; NULL: all.  Only mean pooling looks at it (recipe
+                     `published` of the JAX family, where batch statistics include the padding) */
 } sq_rows;
 
 typedef struct {
@@ -25,6 +27,7 @@ typedef struct {
   const sq_real *value; /* (nrow, input_dim) if token is NULL */
   int label_per_row;    /* 1: label is (nrow); 0: (nseq) */
   const int32_t *label; /* class, or SQ_IGNORE */
+  int loss_over_rows; /* 1: the loss is divided by all rows, not by the labels that count (published JAX rule) */
 } sq_batch;
 
 /* Shards.  A batch of B sequences is S = min(8, B) shards, shard s = sequences floor(sB/S) ..
@@ -43,3 +46,5 @@ static inline int sq_shard_first(int B, int s) /* s == sq_shard_count(B) gives B
 /* View of shard s.  off (nseq+1 ints) is caller's storage for the rebased offsets. */
 sq_batch sq_batch_shard(const sq_batch *b, int s, int *off);
 long sq_batch_labels(const sq_batch *b); /* labels that are not SQ_IGNORE */
+/* Weight of one label in the loss: 1/labels, or 1/rows with loss_over_rows; 0 without labels. */
+double sq_batch_scale(const sq_batch *b);

@@ -43,7 +43,7 @@ typedef struct {
 } sq_key;
 
 typedef struct {
-  /* When the keys apply: "" always, else "key=value", e.g. "dataset._name_=mqar".  A key may stand in several
+  /* When the keys apply: "" always, else "key=value", e.g. "dataset._name_=mqar", or "key=value|value".  A key may stand in several
      sets (one type in all); the first that applies gives the default, all that apply check the value. */
   const char *owner;
   const sq_key *key;

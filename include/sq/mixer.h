@@ -26,11 +26,11 @@ typedef struct {
 /* The layer as a linear dynamical system, for one sequence and head, in float64 with the large and small
  * numbers kept as logarithms:
  *
- *     h_i = lambda_i h_(i-1) + B_i v_i^T ,   y_i = h_i^T C_i ,   h_-1 = 0 ,
+ *     h_i = lambda_i h_(i-1) + B_i v_i^T ,   y_i = h_i^T C_i + skip v_i ,   h_-1 = 0 ,
  *     lambda_i = exp(log_lambda[i]),  B_i = exp(log_b[i]) b[i],  C_i = exp(log_c[i]) c[i].
  *
  * The map is y_i = sum_(j<=i) M_ij v_j with  M_ij = exp(log_c[i] + sum_(l=j+1..i) log_lambda[l] + log_b[j])
- * kappa(c_i, b_j), kappa the dot product, or exp of it where the state is infinite (softmax: `exponential`).
+ * kappa(c_i, b_j) (plus skip where i = j), kappa the dot product, or exp of it where the state is infinite (softmax: `exponential`).
  * log_lambda[0] multiplies h_-1 = 0: attention has no eigenvalue there (`first` = 1), Mamba-2 has one
  * (`first` = 0). If first == 1, log_lambda[0] is 0 and never counted. */
 typedef struct {
@@ -40,10 +40,32 @@ typedef struct {
   double *c, *log_c;  /* (T,n), (T) */
   double *v;          /* (T,dv) input of the state, as the layer uses it */
   double *y;          /* (T,dv) the mixer's own output for this head, before the output projection */
+  double skip;        /* set by factors(): Mamba-2's D; 0 in attention */
 } sq_factors;
+
+/* A layer that is linear and time-invariant, in float64.  It is `nsystem` independent systems (S4: one a
+ * channel, with one input and one output; S5, LRU: one, with D inputs and D outputs) of n complex states:
+ *
+ *     h_i = A h_(i-1) + B u_i ,   y_i = Re(C h_i) + D u_i ,   h_-1 = 0 ,   A = diag(a) - u v^*
+ *
+ * u and v are NULL where A is diagonal; then a are the eigenvalues.  No conjugates are stored: the factor 2 of
+ * a conjugate pair is in C, and the real system has order 2n.  Where A is not diagonal it is the bilinear
+ * discretisation (1 + step/2 A_c)(1 - step/2 A_c)^-1 of A_c = diag(lam) - p p^*, so that an eigenvalue mu of
+ * A_c gives (1 + step mu/2)/(1 - step mu/2). */
+typedef struct {
+  int nsystem, n, nin, nout;
+  int dense;             /* 1: u, v, lam, p and step are given */
+  sq_complex *a, *u, *v; /* (n) each */
+  sq_complex *B, *C;     /* (n,nin), (nout,n) */
+  double *D;             /* (nout): feeds input k to output k */
+  sq_complex *lam, *p;   /* (n) */
+  double step;
+} sq_lti;
 
 typedef struct {
   const char *name; /* value of the configuration key that selects it */
+  /* Backbone that it belongs to.  Where this is "ssm", `name` is also a value of model.layer. */
+  const char *backbone;
   const sq_keyset *keys;
 
   /* Required.  create: SQ_ERR_USAGE or SQ_ERR_MEMORY. */
@@ -64,8 +86,25 @@ typedef struct {
   void (*backward)(const sq_mixer *m, const sq_real *theta, const sq_pass *p, const sq_real *u,
                    const void *tape, const sq_real *dy, sq_real *du, sq_real *dtheta, void *scratch);
 
-  /* Analysis.  heads: groups of eigenvalues in a layer.  factor_dims: n, dv, first, exponential (T ignored).
-   */
+  /* What follows from theta alone and is used by every sequence: kernels, discretised matrices.  Made once for
+     a batch, in p->derived + head.derived_at during passes; backward passes add its gradient to p->dderived +
+     head.derived_at, and derive_back takes that to dtheta (added to) once for a batch.  NULL: there is none.
+     scratch: scratch_bytes(). */
+  size_t (*derived_count)(const sq_mixer *m); /* sq_reals */
+  void (*derive)(const sq_mixer *m, const sq_real *theta, sq_real *derived, void *scratch);
+  void (*derive_back)(const sq_mixer *m, const sq_real *theta, const sq_real *derived,
+                      const sq_real *dderived, sq_real *dtheta, void *scratch);
+
+  /* Analysis of time-invariant layers; NULL for the others.  lti_dims: nsystem, n, nin, nout, dense.  lti: system
+     s from the parameters; arrays of f are the caller's, those that are NULL are not wanted.  lti_published:
+     the eigenvalues (n) that the published analysis looks at (protocol `published`).  Returns
+     0, or 1 and *system if they are those of one dense system, to be computed from lti(). */
+  void (*lti_dims)(const sq_mixer *m, sq_lti *f);
+  sq_status (*lti)(const sq_mixer *m, const sq_real *theta, int s, sq_lti *f);
+  int (*lti_published)(const sq_mixer *m, const sq_real *theta, sq_complex *lambda, int *system);
+
+  /* Analysis of the others.  heads: groups of eigenvalues in a layer.  factor_dims: n, dv, first, exponential (T
+     ignored). */
   int (*heads)(const sq_mixer *m);
   void (*factor_dims)(const sq_mixer *m, sq_factors *f);
   /* Factors of sequence b (0..nseq-1) and head h from the tape of an evaluation-mode forward().  perm (T), or
@@ -85,6 +124,7 @@ typedef struct {
 struct sq_mixer_head { /* first member of every mixer's struct */
   const sq_mixer_ops *ops;
   sq_mixer_dims dims;
+  size_t derived_at; /* place of its numbers in the model's derived vector; set by the model */
 };
 /* ops of a mixer (its struct starts with sq_mixer_head). */
 static inline const sq_mixer_ops *sq_mixer_get(const sq_mixer *m)

@@ -29,26 +29,64 @@ const sq_param_list *sq_model_params(const sq_model *m);
 /* Published initialisation: tensor number k draws from stream SQ_STREAM_INIT, index k.  theta
  * (params->total). */
 void sq_model_init(const sq_model *m, uint64_t seed, sq_real *theta);
-/* Workspace (activations, tapes, scratch) for one shard; 64-byte aligned. */
-size_t sq_model_work_bytes(const sq_model *m);
 /* Forward FLOPs (multiply-add = 2) for sequences of these lengths with nlabel labelled rows (or sequences).
  */
 double sq_model_flops(const sq_model *m, int nseq, const int *len, long nlabel);
-
-/* Loss gradient of one shard: dtheta (params->total) is added to with weight `scale` on the summed loss
-   (1/number of labels of the whole batch), the tally with the shard's sums. */
-void sq_model_gradient(const sq_model *m, const sq_real *theta, const sq_batch *shard, const sq_pass *p,
-                       double scale, void *work, sq_real *dtheta, sq_tally *tally);
-/* Loss and accuracy in evaluation mode. */
-void sq_model_evaluate(const sq_model *m, const sq_real *theta, const sq_batch *shard, void *work,
-                       sq_tally *tally);
-/* Logits in evaluation mode: (nrow, output_dim) if label_per_row, else (nseq, output_dim). */
-void sq_model_logits(const sq_model *m, const sq_real *theta, const sq_batch *shard, void *work,
-                     sq_real *logits);
 int sq_model_output_dim(const sq_model *m);
 
+/* ---- one shard alone ------------------------------------------------------------------------------------
+ * For tests, analyses and evaluation.  Statistics over the batch (BatchNorm) are those of the shard. */
+/* Workspace (derived quantities, activations, tapes, scratch); 64-byte aligned. */
+size_t sq_model_work_bytes(const sq_model *m);
+/* Loss gradient: dtheta (params->total) is added to with weight `scale` on the summed loss, the tally with the
+   shard's sums. */
+void sq_model_gradient(const sq_model *m, const sq_real *theta, const sq_batch *shard, const sq_pass *p,
+                       double scale, void *work, sq_real *dtheta, sq_tally *tally);
+/* Loss and accuracy without a gradient; p NULL: evaluation mode (no dropout, running statistics). */
+void sq_model_loss(const sq_model *m, const sq_real *theta, const sq_batch *shard, const sq_pass *p,
+                   void *work, sq_tally *tally);
+void sq_model_evaluate(const sq_model *m, const sq_real *theta, const sq_batch *shard, void *work,
+                       sq_tally *tally); /* sq_model_loss with p NULL */
+/* Logits: (nrow, output_dim) if label_per_row, else (nseq, output_dim).  p NULL: evaluation mode. */
+void sq_model_logits(const sq_model *m, const sq_real *theta, const sq_batch *shard, const sq_pass *p,
+                     void *work, sq_real *logits);
+
+/* ---- a batch in shards ----------------------------------------------------------------------------------
+ * What follows from theta alone (kernels, discretised matrices) is derived once for a theta:
+ *
+ *     derive;  the shards' segments, p->derived set, p->dderived in backward ones;  derive_back
+ *
+ * Gradient vectors then have sq_model_ngradient() elements: params->total, and behind them the gradient of the
+ * derived quantities (p->dderived = dtheta + params->total).
+ *
+ * Where statistics couple the sequences of a batch (BatchNorm, nsync > 0 times), a training pass is 2 nsync + 1
+ * segments: every shard runs segment k before any runs k + 1.  Segments 0 .. nsync-1 are forward and write
+ * nsum doubles; the caller adds these over the shards and gives the sums to the next segment of every shard.
+ * Segment nsync ends the forward pass, takes the loss and starts the backward pass; the rest is backward, with sums
+ * in the same way (the last writes none).  Evaluation mode has one segment, and so has nsync == 0. */
+size_t sq_model_nderived(const sq_model *m);
+size_t sq_model_ngradient(const sq_model *m);
+void sq_model_derive(const sq_model *m, const sq_real *theta, sq_real *derived, void *shard_work);
+void sq_model_derive_back(const sq_model *m, const sq_real *theta, const sq_real *derived, sq_real *gradient,
+                          void *shard_work);
+int sq_model_nsync(const sq_model *m);
+int sq_model_nsum(const sq_model *m);
+/* Workspace of one shard; sq_model_shard_work: the part of a sq_model_work_bytes() area that serves as one. */
+size_t sq_model_shard_bytes(const sq_model *m);
+void *sq_model_shard_work(const sq_model *m, void *work);
+/* dtheta NULL: no gradient; only segments 0 .. nsync then.  sum (nsum): in, the sums of the segment before;
+   out, this shard's part. */
+void sq_model_segment(const sq_model *m, const sq_real *theta, const sq_batch *shard, const sq_pass *p,
+                      double scale, int k, double *sum, void *shard_work, sq_real *dtheta, sq_tally *tally);
+/* Elements of the gradient vector that segment k writes, as at most two ranges {first, count}; returns how
+   many. */
+int sq_model_segment_ranges(const sq_model *m, int k, size_t range[2][2]);
+/* The batch's statistics of sync point k (mean, variance) into the gradient's part of the buffers
+   (SQ_PARAM_BUFFER); sum: of all shards. */
+void sq_model_statistics(const sq_model *m, int k, const double *sum, sq_real *gradient);
+
 /* What a layer saw and made, in `work`, after any of the calls above (evaluation-mode quantities after
-   sq_model_evaluate and sq_model_logits).  Pointers are into work. */
+   sq_model_evaluate and sq_model_logits with p NULL).  Pointers are into work. */
 typedef struct {
   const sq_mixer *mixer;
   const void *tape;

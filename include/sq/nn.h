@@ -16,10 +16,12 @@
 /* One pass over a shard. */
 typedef struct {
   const sq_rows *rows;
-  int train;     /* dropout is active */
-  uint64_t seed; /* of the cell */
-  uint64_t step; /* training step */
-  int seq_len;   /* the task's longest sequence: numbering of rows in dropout masks */
+  int train;              /* dropout is active */
+  uint64_t seed;          /* of the cell */
+  uint64_t step;          /* training step */
+  int seq_len;            /* the task's longest sequence: numbering of rows in dropout masks */
+  const sq_real *derived; /* of the model, see sq/model.h; NULL if there is none */
+  sq_real *dderived;      /* its gradient, added to by backward passes */
 } sq_pass;
 
 /* ---- linear.c: y = x W^T + b, W (out,in) ----------------------------------------------------------------
@@ -89,7 +91,8 @@ void sq_nn_embed_back(const sq_rows *rows, int D, const int32_t *token, const sq
 /* ---- pool.c: (nrow,D) -> (nseq,D) ------------------------------------------------------------------------
  */
 typedef enum { SQ_POOL_MEAN, SQ_POOL_MAX, SQ_POOL_SUM, SQ_POOL_CLS, SQ_POOL_LAST, SQ_POOL_NONE } sq_pooling;
-/* argmax (nseq,D) is written for SQ_POOL_MAX only (first maximum). */
+/* SQ_POOL_MEAN is over the real steps of a sequence (rows->len) where they are told apart from padding.
+   argmax (nseq,D) is written for SQ_POOL_MAX only (first maximum). */
 void sq_nn_pool(sq_pooling how, const sq_rows *rows, int D, const sq_real *x, sq_real *y, int *argmax);
 void sq_nn_pool_back(sq_pooling how, const sq_rows *rows, int D, const sq_real *dy, const int *argmax,
                      sq_real *dx);

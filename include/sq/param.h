@@ -7,8 +7,14 @@
 
 enum {
   SQ_PARAM_NO_DECAY =
-      1,              /* no weight decay in recipe `corrected` (1-d tensors, offsets, A, D, dt_bias, ...) */
-  SQ_PARAM_RE_IM = 2, /* the last axis of size 2 is (re, im) */
+      1,                /* no weight decay in recipe `corrected` (1-d tensors, offsets, A, D, dt_bias, ...) */
+  SQ_PARAM_RE_IM = 2,   /* the last axis of size 2 is (re, im) */
+  SQ_PARAM_COMPLEX = 4, /* with RE_IM: one complex number to the optimiser (S4's P and B), not two reals */
+  SQ_PARAM_SSM = 8,     /* recipe `corrected`: rate ssm_lr, no decay */
+  SQ_PARAM_SSM_PUBLISHED = 16, /* recipe `published`, JAX family: rate ssm_lr, no decay */
+  SQ_PARAM_BUFFER =
+      32, /* not trained: running statistics.  Its part of the gradient holds the batch's value, and
+                           the step moves it: r = 0.99 r + 0.01 value */
 };
 #define SQ_PARAM_NAME 96
 

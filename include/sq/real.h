@@ -2,6 +2,7 @@
  * float64 (SQ_DOUBLE) for `seqspectra-f64`, parity and gradient tests.  Spectra are float64 in both. */
 #pragma once
 
+#include <complex.h>
 #include <float.h>
 
 #ifdef SQ_DOUBLE
@@ -15,3 +16,6 @@ typedef float sq_real;
 #define SQ_REAL_MAX  FLT_MAX
 #define SQ_PRECISION "float32"
 #endif
+
+/* Complex numbers of the analyses: float64 in both programs, stored {r, i}. */
+typedef double _Complex sq_complex;

@@ -49,10 +49,14 @@ sq_status sq_task_check_disjoint(const sq_task *t);
 
 /* Storage for one batch of at most B sequences. */
 size_t sq_task_batch_bytes(const sq_task_info *info, int B);
-/* Gathers examples index[0..nseq-1] of a split into `store` (sq_task_batch_bytes).  pad != 0: every sequence
-   is padded with token 0 to the longest of the batch, padding counted as real steps (recipe `published`). */
-void sq_task_batch(const sq_task *t, sq_split split, int nseq, const size_t *index, int pad, void *store,
-                   sq_batch *out);
+typedef enum { /* steps of token 0 behind a sequence, for recipe `published` */
+               SQ_PAD_NONE,
+               SQ_PAD_LONGEST, /* to the longest of the batch; they count as real steps (PyTorch families) */
+               SQ_PAD_FULL, /* to the task's longest sequence; rows.len tells the real ones (JAX families) */
+} sq_padding;
+/* Gathers examples index[0..nseq-1] of a split into `store` (sq_task_batch_bytes). */
+void sq_task_batch(const sq_task *t, sq_split split, int nseq, const size_t *index, sq_padding pad,
+                   void *store, sq_batch *out);
 
 /* ---- data sets on disk ------------------------------------------------------------------------------- */
 /* Writes basic_{train,val,test}.tsv; keys as in dataset.* of listops.  SQ_ERR_IO leaves nothing half-written.

@@ -9,13 +9,25 @@
 int sq_train_keysets(const sq_keyset **set, int cap); /* train.*, seed, run.* */
 
 /* ---- optim.c ----------------------------------------------------------------------------------------- */
+typedef enum {
+  SQ_RULE_CORRECTED, /* decay except SQ_PARAM_NO_DECAY and SQ_PARAM_SSM; these have the rate ssm_lr */
+  SQ_RULE_TORCH,     /* published PyTorch families: one group, everything decays */
+  SQ_RULE_JAX, /* published JAX families: SQ_PARAM_SSM_PUBLISHED has ssm_lr and no decay, the rest decays */
+} sq_decay_rule;
+typedef enum { /* SQ_PARAM_COMPLEX tensors; g = dL/dre + i dL/dim is the direction of ascent */
+               SQ_COMPLEX_CONJ,    /* one complex number: first moment of g, second of |g|^2 */
+               SQ_COMPLEX_LITERAL, /* as published: the same with JAX's dL/dre - i dL/dim, so im ascends */
+               SQ_COMPLEX_SPLIT,   /* two reals */
+} sq_complex_rule;
 typedef struct {
   double beta1, beta2, eps, weight_decay, clip; /* clip <= 0: no clipping */
+  sq_decay_rule rule;
+  sq_complex_rule complex_rule;
 } sq_adamw;
-/* AdamW with global-norm clipping as in torch (design 2-models.md section 7): t counts from 1.  decay_all:
-   recipe `published`, every tensor decays; else tensors with SQ_PARAM_NO_DECAY do not.  Returns the gradient
-   norm before clipping; if it is not finite nothing is changed.  m, v, g, theta: (params->total). */
-double sq_adamw_step(const sq_adamw *o, const sq_param_list *params, int decay_all, double lr, long t,
+/* AdamW with global-norm clipping as in torch, and in the same form as in optax (design 2-models.md section 7): t
+   counts from 1.  Buffers are moved toward the gradient's entries and are in no norm.  Returns the gradient norm
+   before clipping; if it is not finite nothing is changed.  m, v, g, theta: (params->total). */
+double sq_adamw_step(const sq_adamw *o, const sq_param_list *params, double lr, double ssm_lr, long t,
                      const sq_real *g, sq_real *m, sq_real *v, sq_real *theta);
 
 /* ---- schedule.c -------------------------------------------------------------------------------------- */
@@ -43,17 +55,20 @@ typedef struct {
 double sq_plateau_update(sq_plateau *p, double metric);
 
 /* ---- gradient.c: the fixed partition ----------------------------------------------------------------- */
+/* Padding of a cell's batches: none, except in recipe `published`. */
+sq_padding sq_train_padding(const sq_config *c);
+
 typedef struct sq_worker sq_worker; /* a model's workspace: gradient tree and activation arena */
 /* Bytes that create() will take, for `plan`. */
 size_t sq_worker_bytes(const sq_model *m);
 sq_status sq_worker_create(const sq_model *m, sq_worker **w);
 void sq_worker_destroy(sq_worker **w);
-/* Mean-loss gradient of a batch (overwrites grad) and its sums: shards in the fixed binary tree, see
-   sq/batch.h. The model's dims must hold the largest shard. */
+/* Mean-loss gradient of a batch (overwrites grad, sq_model_ngradient elements) and its sums: shards in the fixed
+   binary tree, see sq/batch.h.  The model's dims must hold the largest shard. */
 void sq_batch_gradient(sq_worker *w, const sq_real *theta, const sq_batch *b, const sq_pass *p, sq_real *grad,
                        sq_tally *tally);
 void sq_batch_evaluate(sq_worker *w, const sq_real *theta, const sq_batch *b, sq_tally *tally);
-void *sq_worker_work(sq_worker *w); /* the activation arena, for spectra between steps */
+void *sq_worker_work(sq_worker *w); /* sq_model_work_bytes(), for spectra between steps */
 
 /* ---- train.c ----------------------------------------------------------------------------------------- */
 typedef struct {

@@ -213,7 +213,7 @@ static sq_status evaluate(analysis *a, sq_train_result *r)
 {
   const sq_task_info *info = sq_task_describe(a->task);
   const int batch = sq_config_int(a->config, "train.batch_size");
-  const int pad = strcmp(sq_config_string(a->config, "train.recipe"), "published") == 0;
+  const sq_padding pad = sq_train_padding(a->config);
   sq_tally sum = {0};
   a->batch = sq_calloc(1, sq_task_batch_bytes(info, batch), "evaluation batch");
   a->index = sq_calloc((size_t)batch, sizeof *a->index, "evaluation batch");

@@ -89,11 +89,11 @@ static sq_status bench_create(bench *k, const sq_config *c, const sq_train_plan 
   SQ_TRY(sq_model_create(c, p->dims, &k->m));
   const size_t n = sq_model_params(k->m)->total;
   SQ_TRY(sq_worker_create(k->m, &k->w));
-  k->theta = sq_calloc(4 * n, sizeof *k->theta, "measurement");
+  k->theta = sq_calloc(3 * n + sq_model_ngradient(k->m), sizeof *k->theta, "measurement");
   if (!k->theta) return SQ_ERR_MEMORY;
-  k->grad = k->theta + n;
-  k->m1 = k->grad + n;
+  k->m1 = k->theta + n;
   k->m2 = k->m1 + n;
+  k->grad = k->m2 + n;
   sq_model_init(k->m, 1, k->theta);
   SQ_TRY(bench_batch(k, p, nseq));
 done:
@@ -120,7 +120,7 @@ static double time_optimiser(bench *k)
   double best = INFINITY;
   for (int i = 0; i < 2; ++i) {
     const double start = sq_wall_s();
-    sq_adamw_step(&o, sq_model_params(k->m), 0, 1e-6, i + 1, k->grad, k->m1, k->m2, k->theta);
+    sq_adamw_step(&o, sq_model_params(k->m), 1e-6, 1e-6, i + 1, k->grad, k->m1, k->m2, k->theta);
     best = fmin(best, sq_wall_s() - start);
   }
   return best;

@@ -94,7 +94,7 @@ static sq_status logits_and_acts(parity_case *p, bench *w)
   char path[160];
   sq_status st;
 
-  sq_model_logits(p->model, p->theta, &p->batch, w->work, w->logits);
+  sq_model_logits(p->model, p->theta, &p->batch, NULL, w->work, w->logits);
   SQ_TRY(
       add_reals(p, PARITY_LOGITS, p->per_row ? 3 : 2, p->per_row ? per_row : per_seq, "/logits", w->logits));
   for (int i = 0; i < sq_model_nlayer(p->model); ++i) {
@@ -279,7 +279,8 @@ static sq_status gradient_and_steps(parity_case *p, bench *w)
   for (int step = 0; step < 3; ++step) {
     loss[step] = mean_loss_gradient(p, w, w->theta);
     if (step == 0) memcpy(w->first_grad, w->grad, bytes);
-    const double norm = sq_adamw_step(&p->optimiser, l, 1, p->lr, step + 1, w->grad, w->m, w->v, w->theta);
+    const double norm =
+        sq_adamw_step(&p->optimiser, l, p->lr, p->lr, step + 1, w->grad, w->m, w->v, w->theta);
     if (step > 0) continue;
     SQ_TRY(add_scalar(p, PARITY_LOSS, "/loss", loss[0]));
     SQ_TRY(add_tensors(p, PARITY_GRADS, "grads", w->grad, NULL));

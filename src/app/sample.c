@@ -51,7 +51,7 @@ static sq_status batch_create(sq_sample *s, const sq_task *t, int nsample)
   const int have = index && s->batch_store;
   if (have) {
     for (int i = 0; i < nsample; ++i) index[i] = (size_t)i;
-    sq_task_batch(t, SQ_TEST, nsample, index, 0, s->batch_store, &s->batch);
+    sq_task_batch(t, SQ_TEST, nsample, index, SQ_PAD_NONE, s->batch_store, &s->batch);
   }
   free(index);
   return have ? SQ_OK : SQ_ERR_MEMORY;

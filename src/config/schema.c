@@ -276,8 +276,14 @@ sq_status sq_cfg_choices(const sq_cfg_schema *s, int slot, const sq_key *k, sq_c
   *words = k->choices;
   if (k->choices != NULL || !s->slot[slot].selects || k->type != SQ_KEY_STRING) return SQ_OK;
   for (int i = 0; i < s->nset; ++i) {
-    if (s->owner[i].slot != slot || (t.s != NULL && sq_cfg_word_in(t.s, s->owner[i].value))) continue;
-    sq_cfg_text_add(&t, "%s%s", t.n > 0 ? "|" : "", s->owner[i].value);
+    if (s->owner[i].slot != slot) continue;
+    for (const char *w = s->owner[i].value; *w != '\0';) {
+      const size_t n = word_length(w);
+      char word[SQ_CFG_SHOWN];
+      sq_format(word, sizeof word, "%.*s", (int)n, w);
+      if (t.s == NULL || !sq_cfg_word_in(t.s, word)) sq_cfg_text_add(&t, "%s%s", t.n > 0 ? "|" : "", word);
+      w += n + (w[n] == '|');
+    }
   }
   *words = sq_cfg_text_keep(&t, p);
   return *words != NULL ? SQ_OK : SQ_ERR_MEMORY;

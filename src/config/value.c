@@ -186,10 +186,10 @@ void sq_cfg_add_value(sq_cfg_text *t, sq_key_type type, const sq_cfg_value *v)
 int sq_cfg_value_is(sq_key_type type, const sq_cfg_value *v, const char *word)
 {
   if (v->state != SQ_CFG_SET) return 0;
-  if (type == SQ_KEY_STRING) return strcmp(v->s, word) == 0;
+  if (type == SQ_KEY_STRING) return sq_cfg_word_in(word, v->s);
   sq_cfg_text t = {0};
   sq_cfg_add_value(&t, type, v);
-  const int same = t.s != NULL && strcmp(t.s, word) == 0;
+  const int same = t.s != NULL && sq_cfg_word_in(word, t.s);
   free(t.s);
   return same;
 }

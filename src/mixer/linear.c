@@ -109,6 +109,7 @@ static sq_status linear_create(const sq_config *c, sq_mixer_dims d, sq_mixer **m
 static const sq_keyset linear_keys = {"model.attention_fn=lin-attention", NULL, 0, NULL};
 
 const sq_mixer_ops sq_mixer_linear = {.name = "lin-attention",
+                                      .backbone = "transformer",
                                       .keys = &linear_keys,
                                       .create = linear_create,
                                       .init = sq_attention_init,

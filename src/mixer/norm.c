@@ -205,6 +205,7 @@ static void norm_init(const sq_mixer *m, const sq_param *p, sq_rng *rng, sq_real
 }
 
 const sq_mixer_ops sq_mixer_norm = {.name = "norm-attention",
+                                    .backbone = "transformer",
                                     .keys = &norm_keyset,
                                     .create = norm_create,
                                     SQ_ATTENTION_OPS,

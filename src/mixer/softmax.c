@@ -252,6 +252,7 @@ static sq_status softmax_create(const sq_config *c, sq_mixer_dims d, sq_mixer **
 }
 
 const sq_mixer_ops sq_mixer_softmax = {.name = "sm-attention",
+                                       .backbone = "transformer",
                                        .keys = &sq_attention_keys,
                                        .create = softmax_create,
                                        .init = sq_attention_init,

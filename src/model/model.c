@@ -14,8 +14,19 @@ static const sq_backbone_ops *const backbone[] = {
 #undef SQ_BACKBONE
 enum { NBACKBONE = sizeof backbone / sizeof backbone[0] };
 
-/* "a|b|c", written by sq_model_keysets(): the list stays in one place. */
-static char layer_choices[256];
+/* Lists of values of model.layer, "a|b|c", written by sq_model_keysets(): they stay in one place, the registries. */
+static char layer_choices[256], ssm_owner[256];
+
+static int is_ssm(const sq_mixer_ops *ops)
+{
+  return strcmp(ops->backbone, "ssm") == 0;
+}
+
+static void add_word(char *list, size_t cap, const char *before, const char *word)
+{
+  const size_t used = strlen(list);
+  sq_format(list + used, cap - used, "%s%s", before, word);
+}
 
 static const sq_key common_keys[] = {
     {"model.layer", SQ_KEY_STRING, NULL, 0, 0, layer_choices, "backbone"},
@@ -32,29 +43,64 @@ static int put(const sq_keyset **set, int cap, int n, const sq_keyset *s)
   return n + 1;
 }
 
+/* The backbone of the state-space layers has no value of its own: its keys go with any of its mixers. */
+static const sq_keyset *ssm_keys(const sq_backbone_ops *b)
+{
+  static sq_keyset set;
+
+  sq_format(ssm_owner, sizeof ssm_owner, "model.layer=");
+  for (int i = 0, n = 0; sq_mixer_at(i) != NULL; ++i)
+    if (is_ssm(sq_mixer_at(i)))
+      add_word(ssm_owner, sizeof ssm_owner, n++ > 0 ? "|" : "", sq_mixer_at(i)->name);
+  set = *b->keys;
+  set.owner = ssm_owner;
+  return &set;
+}
+
 int sq_model_keysets(const sq_keyset **set, int cap)
 {
   int n = put(set, cap, 0, &common);
 
   layer_choices[0] = '\0';
   for (int i = 0; i < NBACKBONE; ++i) {
-    const size_t used = strlen(layer_choices);
-    sq_format(layer_choices + used, sizeof layer_choices - used, "%s%s", i > 0 ? "|" : "", backbone[i]->name);
-    n = put(set, cap, n, backbone[i]->keys);
+    const int ssm = strcmp(backbone[i]->name, "ssm") == 0;
+    if (!ssm) add_word(layer_choices, sizeof layer_choices, i > 0 ? "|" : "", backbone[i]->name);
+    n = put(set, cap, n, ssm ? ssm_keys(backbone[i]) : backbone[i]->keys);
   }
-  for (int i = 0; sq_mixer_at(i) != NULL; ++i) n = put(set, cap, n, sq_mixer_at(i)->keys);
+  for (int i = 0; sq_mixer_at(i) != NULL; ++i) {
+    if (is_ssm(sq_mixer_at(i))) add_word(layer_choices, sizeof layer_choices, "|", sq_mixer_at(i)->name);
+    n = put(set, cap, n, sq_mixer_at(i)->keys);
+  }
   return n;
+}
+
+static const sq_backbone_ops *find_backbone(const char *layer)
+{
+  const sq_mixer_ops *mixer = sq_mixer_find(layer);
+  const char *name = mixer != NULL && is_ssm(mixer) ? "ssm" : layer;
+
+  for (int i = 0; i < NBACKBONE; ++i)
+    if (strcmp(name, backbone[i]->name) == 0) return backbone[i];
+  return NULL;
 }
 
 sq_status sq_model_create(const sq_config *c, sq_model_dims d, sq_model **m)
 {
   const char *layer = sq_config_string(c, "model.layer");
+  const sq_backbone_ops *ops = find_backbone(layer);
+  sq_status st;
 
   *m = NULL;
   SQ_ASSERT(d.seq_len > 0 && d.max_rows > 0 && d.max_seqs > 0 && d.max_labels >= 0);
-  for (int i = 0; i < NBACKBONE; ++i)
-    if (strcmp(layer, backbone[i]->name) == 0) return backbone[i]->create(c, d, m);
-  return sq_fail(SQ_ERR_USAGE, "model.layer: unknown value \"%s\"", layer);
+  if (ops == NULL) return sq_fail(SQ_ERR_USAGE, "model.layer: unknown value \"%s\"", layer);
+  st = ops->create(c, d, m);
+  for (int i = 0; st == SQ_OK && i < (*m)->nlayer; ++i) {
+    sq_mixer *mixer = (*m)->mixer[i];
+    ((struct sq_mixer_head *)(void *)mixer)->derived_at = (*m)->nderived;
+    if (sq_mixer_get(mixer)->derived_count != NULL) /* whole cache lines, as the tensors of theta */
+      (*m)->nderived += (sq_mixer_get(mixer)->derived_count(mixer) + 15) / 16 * 16;
+  }
+  return st;
 }
 
 void sq_model_destroy(sq_model **m)
@@ -79,14 +125,63 @@ void sq_model_init(const sq_model *m, uint64_t seed, sq_real *theta)
   }
 }
 
-size_t sq_model_work_bytes(const sq_model *m)
-{
-  return m->work_bytes;
-}
-
 double sq_model_flops(const sq_model *m, int nseq, const int *len, long nlabel)
 {
   return m->ops->flops(m, nseq, len, nlabel);
+}
+
+/* ---- derived quantities ------------------------------------------------------------------------------ */
+size_t sq_model_nderived(const sq_model *m)
+{
+  return m->nderived;
+}
+
+size_t sq_model_ngradient(const sq_model *m)
+{
+  return m->params.total + m->nderived;
+}
+
+static size_t place_of(const sq_mixer *mixer)
+{
+  return ((const struct sq_mixer_head *)(const void *)mixer)->derived_at;
+}
+
+/* A shard's workspace is as large as any mixer's scratch, and free while no pass runs. */
+void sq_model_derive(const sq_model *m, const sq_real *theta, sq_real *derived, void *shard_work)
+{
+  for (int i = 0; i < m->nlayer; ++i) {
+    const sq_mixer *mixer = m->mixer[i];
+    if (sq_mixer_get(mixer)->derive != NULL)
+      sq_mixer_get(mixer)->derive(mixer, theta, derived + place_of(mixer), shard_work);
+  }
+}
+
+void sq_model_derive_back(const sq_model *m, const sq_real *theta, const sq_real *derived, sq_real *gradient,
+                          void *shard_work)
+{
+  for (int i = 0; i < m->nlayer; ++i) {
+    const sq_mixer *mixer = m->mixer[i];
+    const size_t at = place_of(mixer);
+    if (sq_mixer_get(mixer)->derive_back != NULL)
+      sq_mixer_get(mixer)->derive_back(mixer, theta, derived + at, gradient + m->params.total + at, gradient,
+                                       shard_work);
+  }
+}
+
+/* ---- a batch in shards ------------------------------------------------------------------------------- */
+int sq_model_nsync(const sq_model *m)
+{
+  return m->nsync;
+}
+
+int sq_model_nsum(const sq_model *m)
+{
+  return m->nsum;
+}
+
+size_t sq_model_shard_bytes(const sq_model *m)
+{
+  return m->work_bytes;
 }
 
 static void check_shard(const sq_model *m, const sq_batch *shard)
@@ -96,38 +191,125 @@ static void check_shard(const sq_model *m, const sq_batch *shard)
   SQ_ASSERT(shard->label == NULL || shard->label_per_row == m->dims.label_per_row);
 }
 
-void sq_model_gradient(const sq_model *m, const sq_real *theta, const sq_batch *shard, const sq_pass *p,
-                       double scale, void *work, sq_real *dtheta, sq_tally *tally)
+void sq_model_segment(const sq_model *m, const sq_real *theta, const sq_batch *shard, const sq_pass *p,
+                      double scale, int k, double *sum, void *shard_work, sq_real *dtheta, sq_tally *tally)
 {
   sq_pass pass = *p;
 
   check_shard(m, shard);
+  SQ_ASSERT(0 <= k && k <= (p->train && dtheta != NULL ? 2 : 1) * m->nsync);
+  SQ_ASSERT(m->nderived == 0 || pass.derived != NULL);
   pass.rows = &shard->rows;
-  m->ops->run(m, theta, shard, &pass, scale, work, dtheta, tally);
+  m->ops->run(m, theta, shard, &pass, scale, k, sum, shard_work, dtheta, tally);
 }
 
-static sq_pass evaluation_pass(const sq_model *m, const sq_batch *shard)
+int sq_model_segment_ranges(const sq_model *m, int k, size_t range[2][2])
 {
-  return (sq_pass){.rows = &shard->rows, .train = 0, .seq_len = m->dims.seq_len};
+  if (m->nsync > 0) return m->ops->ranges(m, k, range);
+  range[0][0] = 0;
+  range[0][1] = sq_model_ngradient(m);
+  return 1;
+}
+
+void sq_model_statistics(const sq_model *m, int k, const double *sum, sq_real *gradient)
+{
+  m->ops->statistics(m, k, sum, gradient);
+}
+
+/* ---- one shard alone --------------------------------------------------------------------------------- */
+typedef struct {
+  sq_real *derived, *gradient; /* (nderived), (ngradient): only where something is derived */
+  double *sum;                 /* (nsum) */
+  void *shard;
+} alone;
+
+static alone take_alone(const sq_model *m, sq_arena *a)
+{
+  alone w = {0};
+  if (m->nderived > 0) {
+    w.derived = SQ_TAKE(a, m->nderived, sq_real);
+    w.gradient = SQ_TAKE(a, sq_model_ngradient(m), sq_real);
+  }
+  w.sum = SQ_TAKE(a, (size_t)m->nsum, double);
+  w.shard = sq_arena_take(a, m->work_bytes, 1);
+  return w;
+}
+
+size_t sq_model_work_bytes(const sq_model *m)
+{
+  sq_arena count = {0};
+  take_alone(m, &count);
+  return count.used;
+}
+
+static alone alone_in(const sq_model *m, void *work)
+{
+  sq_arena a = {.base = work, .cap = sq_model_work_bytes(m)};
+  return take_alone(m, &a);
+}
+
+void *sq_model_shard_work(const sq_model *m, void *work)
+{
+  return alone_in(m, work).shard;
+}
+
+/* p, or evaluation mode; derived quantities made. */
+static sq_pass begin(const sq_model *m, const sq_real *theta, const sq_batch *shard, const sq_pass *p,
+                     const alone *w)
+{
+  sq_pass pass = p != NULL ? *p : (sq_pass){.train = 0, .seq_len = m->dims.seq_len};
+  check_shard(m, shard);
+  pass.rows = &shard->rows;
+  pass.derived = w->derived;
+  sq_model_derive(m, theta, w->derived, w->shard);
+  return pass;
+}
+
+void sq_model_gradient(const sq_model *m, const sq_real *theta, const sq_batch *shard, const sq_pass *p,
+                       double scale, void *work, sq_real *dtheta, sq_tally *tally)
+{
+  const alone w = alone_in(m, work);
+  sq_pass pass = begin(m, theta, shard, p, &w);
+  const int last = pass.train ? 2 * m->nsync : 0;
+  sq_real *g = m->nderived > 0 ? w.gradient : dtheta;
+
+  if (m->nderived > 0) {
+    memset(g, 0, sq_model_ngradient(m) * sizeof *g);
+    pass.dderived = g + m->params.total;
+  }
+  for (int k = 0; k <= last; ++k) {
+    sq_model_segment(m, theta, shard, &pass, scale, k, w.sum, w.shard, g, tally);
+    if (k < m->nsync && pass.train) sq_model_statistics(m, k, w.sum, g);
+  }
+  if (m->nderived == 0) return;
+  sq_model_derive_back(m, theta, w.derived, g, w.shard);
+  for (size_t i = 0; i < m->params.total; ++i) dtheta[i] += g[i];
+}
+
+void sq_model_loss(const sq_model *m, const sq_real *theta, const sq_batch *shard, const sq_pass *p,
+                   void *work, sq_tally *tally)
+{
+  const alone w = alone_in(m, work);
+  const sq_pass pass = begin(m, theta, shard, p, &w);
+  const int last = pass.train ? m->nsync : 0;
+
+  for (int k = 0; k <= last; ++k) sq_model_segment(m, theta, shard, &pass, 1, k, w.sum, w.shard, NULL, tally);
 }
 
 void sq_model_evaluate(const sq_model *m, const sq_real *theta, const sq_batch *shard, void *work,
                        sq_tally *tally)
 {
-  const sq_pass pass = evaluation_pass(m, shard);
-
-  check_shard(m, shard);
-  m->ops->run(m, theta, shard, &pass, 1, work, NULL, tally);
+  sq_model_loss(m, theta, shard, NULL, work, tally);
 }
 
-void sq_model_logits(const sq_model *m, const sq_real *theta, const sq_batch *shard, void *work,
-                     sq_real *logits)
+void sq_model_logits(const sq_model *m, const sq_real *theta, const sq_batch *shard, const sq_pass *p,
+                     void *work, sq_real *logits)
 {
-  const sq_pass pass = evaluation_pass(m, shard);
+  const alone w = alone_in(m, work);
+  const sq_pass pass = begin(m, theta, shard, p, &w);
 
-  check_shard(m, shard);
   SQ_ASSERT(m->dims.all_logits);
-  m->ops->logits(m, theta, shard, &pass, work, logits);
+  m->ops->logits(m, theta, shard, &pass, w.shard, logits);
 }
 
 int sq_model_output_dim(const sq_model *m)
@@ -146,7 +328,8 @@ int sq_model_width(const sq_model *m)
 sq_layer_view sq_model_layer(const sq_model *m, const void *work, int layer)
 {
   SQ_ASSERT(0 <= layer && layer < m->nlayer);
-  return m->ops->layer(m, work, layer);
+  const char *shard = (const char *)work + (sq_model_work_bytes(m) - m->work_bytes); /* its last piece */
+  return m->ops->layer(m, shard, layer);
 }
 
 const sq_mixer *sq_model_mixer(const sq_model *m, int layer)

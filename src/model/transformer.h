@@ -85,6 +85,6 @@ typedef struct {
 void sq_transformer_take(const transformer *m, sq_arena *a, transformer_work *w);
 
 void sq_transformer_run(const sq_model *model, const sq_real *theta, const sq_batch *shard, const sq_pass *p,
-                        double scale, void *work, sq_real *dtheta, sq_tally *tally);
+                        double scale, int k, double *sum, void *work, sq_real *dtheta, sq_tally *tally);
 void sq_transformer_logits(const sq_model *model, const sq_real *theta, const sq_batch *shard,
                            const sq_pass *p, void *work, sq_real *logits);

@@ -384,8 +384,10 @@ static pass begin(const sq_model *model, const sq_real *theta, const sq_batch *s
 }
 
 void sq_transformer_run(const sq_model *model, const sq_real *theta, const sq_batch *shard, const sq_pass *p,
-                        double scale, void *work, sq_real *dtheta, sq_tally *tally)
+                        double scale, int k, double *sum, void *work, sq_real *dtheta, sq_tally *tally)
 {
+  (void)k; /* one segment: sequences do not see each other */
+  (void)sum;
   pass s = begin(model, theta, shard, p, work, dtheta);
 
   head_run(&s, scale, tally);

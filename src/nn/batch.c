@@ -16,6 +16,7 @@ sq_batch sq_batch_shard(const sq_batch *b, int s, int *off)
   for (int i = first; i <= last; ++i) off[i - first] = b->rows.off[i] - row;
   shard.rows =
       (sq_rows){.nseq = last - first, .nrow = off[last - first], .off = off, .id = b->rows.id + first};
+  if (b->rows.len != NULL) shard.rows.len = b->rows.len + first;
   if (b->token != NULL) shard.token = b->token + row;
   if (b->value != NULL) shard.value = b->value + (size_t)row * (size_t)b->input_dim;
   if (b->label != NULL) shard.label = b->label + (b->label_per_row ? row : first);
@@ -29,4 +30,12 @@ long sq_batch_labels(const sq_batch *b)
 
   for (int i = 0; i < n; ++i) count += b->label[i] != SQ_IGNORE;
   return count;
+}
+
+double sq_batch_scale(const sq_batch *b)
+{
+  const long nlabel = sq_batch_labels(b);
+
+  if (nlabel == 0) return 0;
+  return 1 / (double)(b->loss_over_rows && b->label_per_row ? b->rows.nrow : nlabel);
 }

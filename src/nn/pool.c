@@ -43,10 +43,11 @@ void sq_nn_pool(sq_pooling how, const sq_rows *rows, int D, const sq_real *x, sq
 
   SQ_ASSERT(how != SQ_POOL_NONE);
   for (int b = 0; b < rows->nseq; ++b) {
-    const int T = rows->off[b + 1] - rows->off[b];
+    const int steps = rows->off[b + 1] - rows->off[b];
+    const int T = how == SQ_POOL_MEAN && rows->len != NULL ? rows->len[b] : steps;
     const sq_real *first = x + (size_t)rows->off[b] * n;
     sq_real *out = y + (size_t)b * n;
-    SQ_ASSERT(T > 0);
+    SQ_ASSERT(0 < T && T <= steps);
     switch (how) {
     case SQ_POOL_MEAN: sum_rows(T, n, first, 1.0 / T, out); break;
     case SQ_POOL_SUM: sum_rows(T, n, first, 1, out); break;
@@ -65,13 +66,15 @@ void sq_nn_pool_back(sq_pooling how, const sq_rows *rows, int D, const sq_real *
 
   SQ_ASSERT(how != SQ_POOL_NONE);
   for (int b = 0; b < rows->nseq; ++b) {
-    const int T = rows->off[b + 1] - rows->off[b];
+    const int steps = rows->off[b + 1] - rows->off[b];
+    const int T = how == SQ_POOL_MEAN && rows->len != NULL ? rows->len[b] : steps;
     const sq_real *g = dy + (size_t)b * n;
     sq_real *out = dx + (size_t)rows->off[b] * n;
     if (how == SQ_POOL_MEAN || how == SQ_POOL_SUM) {
       const sq_real scale = how == SQ_POOL_MEAN ? (sq_real)(1.0 / T) : 1;
       for (size_t t = 0; t < (size_t)T; ++t)
         for (size_t c = 0; c < n; ++c) out[t * n + c] = scale * g[c];
+      memset(out + (size_t)T * n, 0, (size_t)(steps - T) * n * sizeof *out);
       continue;
     }
     memset(out, 0, (size_t)T * n * sizeof *out);

@@ -172,7 +172,7 @@ sq_status sq_task_check_disjoint(const sq_task *t)
 /* ---- batches ----------------------------------------------------------------------------------------- */
 
 typedef struct {
-  size_t off, id, token, label, total; /* in 4-byte words, pieces on 64-byte boundaries of the storage */
+  size_t off, id, len, token, label, total; /* in 4-byte words, pieces on 64-byte boundaries of the storage */
 } layout;
 
 static size_t round_up(size_t words)
@@ -185,7 +185,8 @@ static layout layout_of(const sq_task_info *info, int B)
   const size_t b = (size_t)B, rows = b * (size_t)info->seq_len;
   layout l = {0};
   l.id = l.off + round_up(b + 1);
-  l.token = l.id + round_up(b);
+  l.len = l.id + round_up(b);
+  l.token = l.len + round_up(b);
   l.label = l.token + round_up(rows);
   l.total = l.label + round_up(info->label_per_row ? rows : b);
   return l;
@@ -198,12 +199,13 @@ size_t sq_task_batch_bytes(const sq_task_info *info, int B)
   return layout_of(info, B).total * sizeof(int32_t);
 }
 
-void sq_task_batch(const sq_task *t, sq_split split, int nseq, const size_t *index, int pad, void *store,
-                   sq_batch *out)
+void sq_task_batch(const sq_task *t, sq_split split, int nseq, const size_t *index, sq_padding pad,
+                   void *store, sq_batch *out)
 {
   const sq_task_info *info = t->ops->info(t);
   const layout l = layout_of(info, nseq);
-  int *off = (int *)store + l.off, *id = (int *)store + l.id, longest = 0;
+  int *off = (int *)store + l.off, *id = (int *)store + l.id, *len = (int *)store + l.len;
+  int longest = pad == SQ_PAD_FULL ? info->seq_len : 0;
   int32_t *token = (int32_t *)store + l.token, *label = (int32_t *)store + l.label;
 
   SQ_ASSERT(nseq >= 1);
@@ -215,16 +217,18 @@ void sq_task_batch(const sq_task *t, sq_split split, int nseq, const size_t *ind
   for (int b = 0; b < nseq; ++b) {
     const int n = t->ops->length(t, split, index[b]), r = off[b];
     t->ops->example(t, split, index[b], token + r, info->label_per_row ? label + r : label + b);
-    off[b + 1] = r + (pad ? longest : n);
+    off[b + 1] = r + (pad != SQ_PAD_NONE ? longest : n);
+    len[b] = n;
     for (int i = r + n; i < off[b + 1]; ++i) {
       token[i] = 0;
       if (info->label_per_row) label[i] = SQ_IGNORE;
     }
     id[b] = b;
   }
-  *out = (sq_batch){.rows = {.nseq = nseq, .nrow = off[nseq], .off = off, .id = id},
-                    .input_dim = info->input_dim,
-                    .token = token,
-                    .label_per_row = info->label_per_row,
-                    .label = label};
+  *out = (sq_batch){
+      .rows = {.nseq = nseq, .nrow = off[nseq], .off = off, .id = id, .len = pad == SQ_PAD_FULL ? len : NULL},
+      .input_dim = info->input_dim,
+      .token = token,
+      .label_per_row = info->label_per_row,
+      .label = label};
 }

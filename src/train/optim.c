@@ -6,6 +6,8 @@
  *   v     <- beta2 v + (1 - beta2) g^2
  *   theta <- theta (1 - lr wd) - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
  *
+ * optax writes the same step without clipping: p -= lr (mhat/(sqrt(vhat) + eps) + wd p).
+ *
  * One pass reads the gradient for its norm, one does everything else: at 2 million parameters the step is
  * memory traffic. */
 #include <math.h>
@@ -55,12 +57,49 @@ static void update(size_t n, coefficients k, const sq_real *restrict g, sq_real 
   }
 }
 
-double sq_adamw_step(const sq_adamw *o, const sq_param_list *params, int decay_all, double lr, long t,
+/* Complex numbers (re, im side by side): the second moment is that of |g|^2, in both places of v.  sign -1: g is
+   used as JAX gives it, dL/dre - i dL/dim. */
+static void update_complex(size_t n, coefficients k, sq_real sign, const sq_real *restrict g,
+                           sq_real *restrict m, sq_real *restrict v, sq_real *restrict theta)
+{
+  for (size_t i = 0; i + 1 < n; i += 2) {
+    const sq_real re = k.clip * g[i], im = sign * k.clip * g[i + 1];
+    const sq_real vi = k.beta2 * v[i] + k.one_minus_beta2 * (re * re + im * im);
+    const sq_real step = k.rate / (ROOT(vi) * k.rsqrt_bias2 + k.eps);
+    m[i] = k.beta1 * m[i] + k.one_minus_beta1 * re;
+    m[i + 1] = k.beta1 * m[i + 1] + k.one_minus_beta1 * im;
+    v[i] = v[i + 1] = vi;
+    theta[i] = k.keep * theta[i] - step * m[i];
+    theta[i + 1] = k.keep * theta[i + 1] - step * m[i + 1];
+  }
+}
+
+/* Running statistics: flax's momentum. */
+static void update_buffer(size_t n, const sq_real *restrict value, sq_real *restrict r)
+{
+  for (size_t i = 0; i < n; ++i) r[i] = (sq_real)0.99 * r[i] + (sq_real)0.01 * value[i];
+}
+
+static int in_ssm_group(const sq_adamw *o, const sq_param *q)
+{
+  return (o->rule == SQ_RULE_CORRECTED && (q->flags & SQ_PARAM_SSM)) ||
+         (o->rule == SQ_RULE_JAX && (q->flags & SQ_PARAM_SSM_PUBLISHED));
+}
+
+static int has_decay(const sq_adamw *o, const sq_param *q)
+{
+  if (in_ssm_group(o, q)) return 0;
+  return o->rule != SQ_RULE_CORRECTED || !(q->flags & SQ_PARAM_NO_DECAY);
+}
+
+double sq_adamw_step(const sq_adamw *o, const sq_param_list *params, double lr, double ssm_lr, long t,
                      const sq_real *g, sq_real *m, sq_real *v, sq_real *theta)
 {
   SQ_ASSERT(t >= 1);
   double squares = 0;
-  for (int p = 0; p < params->n; ++p) squares += sum_of_squares(params->v[p].count, g + params->v[p].offset);
+  for (int p = 0; p < params->n; ++p)
+    if (!(params->v[p].flags & SQ_PARAM_BUFFER))
+      squares += sum_of_squares(params->v[p].count, g + params->v[p].offset);
   const double norm = sqrt(squares);
   if (!isfinite(norm)) return norm;
 
@@ -72,15 +111,24 @@ double sq_adamw_step(const sq_adamw *o, const sq_param_list *params, int decay_a
       .beta2 = (sq_real)o->beta2,
       .one_minus_beta1 = (sq_real)(1 - o->beta1),
       .one_minus_beta2 = (sq_real)(1 - o->beta2),
-      .rate = (sq_real)(lr / bias1),
       .rsqrt_bias2 = (sq_real)(1 / sqrt(bias2)),
       .eps = (sq_real)o->eps,
   };
   for (int p = 0; p < params->n; ++p) {
     const sq_param *q = &params->v[p];
-    const int decays = decay_all || !(q->flags & SQ_PARAM_NO_DECAY);
-    k.keep = (sq_real)(decays ? 1 - lr * o->weight_decay : 1.0);
-    update(q->count, k, g + q->offset, m + q->offset, v + q->offset, theta + q->offset);
+    const size_t at = q->offset;
+    const double rate = in_ssm_group(o, q) ? ssm_lr : lr;
+    if (q->flags & SQ_PARAM_BUFFER) {
+      update_buffer(q->count, g + at, theta + at);
+      continue;
+    }
+    k.rate = (sq_real)(rate / bias1);
+    k.keep = (sq_real)(has_decay(o, q) ? 1 - rate * o->weight_decay : 1.0);
+    if ((q->flags & SQ_PARAM_COMPLEX) && o->complex_rule != SQ_COMPLEX_SPLIT)
+      update_complex(q->count, k, o->complex_rule == SQ_COMPLEX_LITERAL ? -1 : 1, g + at, m + at, v + at,
+                     theta + at);
+    else
+      update(q->count, k, g + at, m + at, v + at, theta + at);
   }
   return norm;
 }

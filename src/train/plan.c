@@ -12,6 +12,12 @@ static int jax_family(const sq_config *c)
   return strcmp(layer, "s4") == 0 || strcmp(layer, "s5") == 0 || strcmp(layer, "lru") == 0;
 }
 
+sq_padding sq_train_padding(const sq_config *c)
+{
+  if (strcmp(sq_config_string(c, "train.recipe"), "published") != 0) return SQ_PAD_NONE;
+  return jax_family(c) ? SQ_PAD_FULL : SQ_PAD_LONGEST;
+}
+
 static long optional_int(const sq_config *c, const char *path, long fallback)
 {
   return sq_config_has(c, path) ? sq_config_int(c, path) : fallback;
@@ -77,6 +83,9 @@ sq_status sq_train_settings_read(const sq_config *c, const sq_task_info *info, s
 {
   *s = (sq_train_settings){0};
   s->published = strcmp(sq_config_string(c, "train.recipe"), "published") == 0;
+  const int jax = jax_family(c);
+  s->pad = sq_train_padding(c);
+  s->loss_over_rows = s->published && jax;
   s->seed = (uint64_t)sq_config_int(c, "seed");
   s->batch = sq_config_int(c, "train.batch_size");
   s->eval_batch = (int)optional_int(c, "train.eval_batch_size", s->batch);
@@ -97,7 +106,13 @@ sq_status sq_train_settings_read(const sq_config *c, const sq_task_info *info, s
                        .beta2 = sq_config_real_at(c, "train.betas", 1),
                        .eps = sq_config_real(c, "train.eps"),
                        .weight_decay = sq_config_real(c, "train.wd"),
-                       .clip = sq_config_real(c, "train.grad_clip")};
+                       .clip = s->published && jax ? 0 : sq_config_real(c, "train.grad_clip"),
+                       .rule = !s->published ? SQ_RULE_CORRECTED
+                               : jax         ? SQ_RULE_JAX
+                                             : SQ_RULE_TORCH,
+                       .complex_rule = s->published ? SQ_COMPLEX_LITERAL : SQ_COMPLEX_CONJ};
+  s->ssm_lr =
+      sq_config_has(c, "train.ssm_lr") ? sq_config_real(c, "train.ssm_lr") : sq_config_real(c, "train.lr");
   s->lower_is_better = strcmp(info->metric, "perplexity") == 0;
   s->has_stop = sq_config_has(c, "train.stop_criterion");
   if (s->has_stop) s->stop = sq_config_real(c, "train.stop_criterion");
@@ -131,14 +146,15 @@ static int max_batch(const sq_train_settings *s)
   return s->batch > s->eval_batch ? s->batch : s->eval_batch;
 }
 
-void sq_train_memory_take(sq_arena *a, const sq_train_settings *s, size_t total, const sq_task_info *info,
-                          sq_train_memory *mem)
+void sq_train_memory_take(sq_arena *a, const sq_train_settings *s, const sq_model *m,
+                          const sq_task_info *info, sq_train_memory *mem)
 {
   const int B = max_batch(s);
+  const size_t total = sq_model_params(m)->total;
   mem->theta = SQ_TAKE(a, total, sq_real);
   mem->m = SQ_TAKE(a, total, sq_real);
   mem->v = SQ_TAKE(a, total, sq_real);
-  mem->grad = SQ_TAKE(a, total, sq_real);
+  mem->grad = SQ_TAKE(a, sq_model_ngradient(m), sq_real);
   mem->best = SQ_TAKE(a, total, sq_real);
   mem->order = SQ_TAKE(a, s->ntrain, uint32_t);
   mem->index = SQ_TAKE(a, (size_t)B, size_t);
@@ -161,7 +177,8 @@ static sq_status plan_flops(const sq_model *m, const sq_train_settings *s, sq_tr
 long sq_train_count_parameters(const sq_param_list *l)
 {
   size_t n = 0;
-  for (int i = 0; i < l->n; ++i) n += l->v[i].count;
+  for (int i = 0; i < l->n; ++i)
+    if (!(l->v[i].flags & SQ_PARAM_BUFFER)) n += l->v[i].count;
   return (long)n;
 }
 
@@ -202,7 +219,7 @@ sq_status sq_train_plan_cell(const sq_config *c, sq_train_plan *p)
   p->max_evals = s.max_evals;
   p->nstage = 2 + s.snapshots;
   SQ_TRY(plan_flops(m, &s, p));
-  sq_train_memory_take(&count, &s, sq_model_params(m)->total, &p->task, &mem);
+  sq_train_memory_take(&count, &s, m, &p->task, &mem);
   p->bytes = count.used + sq_worker_bytes(m);
 done:
   sq_model_destroy(&m);

@@ -21,7 +21,7 @@ typedef struct {
   sq_worker *worker;
   long epoch;          /* of `order`; -1: none yet */
   int evals, snapshot; /* done so far */
-  double base_rate, rate, grad_norm, best_metric;
+  double base_rate, ssm_base, rate, grad_norm, best_metric;
   sq_tally window; /* training sums since the last evaluation */
   int finished;
 } run;
@@ -52,7 +52,8 @@ static sq_batch training_batch(run *r, long step)
   sq_batch b;
   if (epoch != r->epoch) shuffle(r, epoch);
   for (int i = 0; i < n; ++i) r->mem.index[i] = r->mem.order[first + (size_t)i];
-  sq_task_batch(r->task, SQ_TRAIN, n, r->mem.index, r->s.published, r->mem.batch, &b);
+  sq_task_batch(r->task, SQ_TRAIN, n, r->mem.index, r->s.pad, r->mem.batch, &b);
+  b.loss_over_rows = r->s.loss_over_rows;
   return b;
 }
 
@@ -105,7 +106,8 @@ static void train_step(run *r)
   const sq_batch b = training_batch(r, step);
   const sq_pass pass = {
       .rows = &b.rows, .train = 1, .seed = r->s.seed, .step = (uint64_t)step, .seq_len = r->info->seq_len};
-  sq_schedule schedule = r->s.schedule;
+  const long at = r->s.by_epoch ? step / r->s.steps_per_epoch : step;
+  sq_schedule schedule = r->s.schedule, ssm_schedule = schedule;
   sq_tally tally;
 
   sq_batch_gradient(r->worker, r->mem.theta, &b, &pass, r->mem.grad, &tally);
@@ -114,9 +116,11 @@ static void train_step(run *r)
     return;
   }
   schedule.lr = r->base_rate; /* the plateau rule lowers it */
-  r->rate = sq_schedule_rate(&schedule, r->s.by_epoch ? step / r->s.steps_per_epoch : step);
-  r->grad_norm = sq_adamw_step(&r->s.adam, sq_model_params(r->model), r->s.published, r->rate, step + 1,
-                               r->mem.grad, r->mem.m, r->mem.v, r->mem.theta);
+  ssm_schedule.lr = r->ssm_base;
+  r->rate = sq_schedule_rate(&schedule, at);
+  r->grad_norm =
+      sq_adamw_step(&r->s.adam, sq_model_params(r->model), r->rate, sq_schedule_rate(&ssm_schedule, at),
+                    step + 1, r->mem.grad, r->mem.m, r->mem.v, r->mem.theta);
   if (!isfinite(r->grad_norm)) {
     diverged(r, "gradient", step + 1);
     return;
@@ -142,7 +146,7 @@ static void evaluate(run *r, sq_split split, const sq_real *theta, double *loss,
     sq_tally tally;
     if (stopped(r)) return;
     for (int i = 0; i < n; ++i) r->mem.index[i] = first + (size_t)i;
-    sq_task_batch(r->task, split, n, r->mem.index, r->s.published, r->mem.batch, &b);
+    sq_task_batch(r->task, split, n, r->mem.index, r->s.pad, r->mem.batch, &b);
     sq_batch_evaluate(r->worker, theta, &b, &tally);
     sum.loss_sum += tally.loss_sum;
     sum.nlabel += tally.nlabel;
@@ -170,7 +174,9 @@ static void keep_best(run *r, const sq_eval_record *e)
 static void apply_plateau(run *r, double metric)
 {
   const double factor = sq_plateau_update(&r->s.plateau, r->s.lower_is_better ? -metric : metric);
-  if (factor < 1) r->base_rate = fmax(r->base_rate * factor, fmin(r->s.schedule.lr_min, r->base_rate));
+  if (factor >= 1) return;
+  r->base_rate = fmax(r->base_rate * factor, fmin(r->s.schedule.lr_min, r->base_rate));
+  r->ssm_base = fmax(r->ssm_base * factor, fmin(r->s.schedule.lr_min, r->ssm_base));
 }
 
 static sq_status validate(run *r)
@@ -245,15 +251,16 @@ sq_status sq_train_cell(const sq_config *c, const sq_model *m, const sq_task *t,
                               .valid_metric = NAN,
                               .train_loss = NAN};
   SQ_TRY(sq_train_settings_read(c, r.info, &r.s));
-  sq_train_memory_take(&count, &r.s, total, r.info, &r.mem);
+  sq_train_memory_take(&count, &r.s, m, r.info, &r.mem);
   SQ_TRY(sq_arena_create(&arena, count.used, "parameters, optimiser and batch of a cell"));
-  sq_train_memory_take(&arena, &r.s, total, r.info, &r.mem);
+  sq_train_memory_take(&arena, &r.s, m, r.info, &r.mem);
   SQ_TRY(sq_worker_create(m, &r.worker));
   memset(r.mem.theta, 0, total * sizeof(sq_real));
   memset(r.mem.m, 0, total * sizeof(sq_real));
   memset(r.mem.v, 0, total * sizeof(sq_real));
   sq_model_init(m, r.s.seed, r.mem.theta);
   r.base_rate = r.s.schedule.lr;
+  r.ssm_base = r.s.ssm_lr;
   SQ_TRY(loop(&r));
   if (result->outcome == SQ_OUTCOME_DIVERGED) result->test_loss = result->test_metric = NAN;
 done:

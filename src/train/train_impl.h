@@ -7,21 +7,23 @@
 /* ---- gradient.c: the tree, apart from any model, so that its order can be tested --------------------- */
 #define SQ_TREE_BUFFERS 3 /* log2(SQ_MAX_SHARDS): one for the right half at each level */
 typedef struct {
-  size_t n; /* elements of the vector that is summed */
-  int nshard;
-  /* Adds shard s to out, which is zero. */
+  int nshard, nrange;
+  size_t range[2][2]; /* {first, count}: the elements of the vector that are summed */
+  /* Adds shard s to out. */
   void (*leaf)(void *user, int s, sq_real *out);
   void *user;
-  sq_real *buffer[SQ_TREE_BUFFERS]; /* (n) each; zero before and after sq_tree_sum */
+  sq_real *buffer[SQ_TREE_BUFFERS]; /* as long as the vector, each; zero before and after sq_tree_add */
 } sq_tree;
-/* out (n), overwritten. */
-void sq_tree_sum(const sq_tree *t, sq_real *out);
+/* The shards' sum into the ranges of out, which are zero before. */
+void sq_tree_add(const sq_tree *t, sq_real *out);
 /* The same order over one number a shard; value (nshard) is overwritten, the sum is returned. */
 double sq_tree_sum_double(int nshard, double *value);
 
 /* ---- plan.c: the numbers of a run, read once from its configuration ---------------------------------- */
 typedef struct {
   int published;
+  sq_padding pad;     /* of every batch */
+  int loss_over_rows; /* published JAX rule */
   uint64_t seed;
   int batch, eval_batch;
   size_t ntrain;
@@ -29,7 +31,8 @@ typedef struct {
   int max_evals, snapshots;
   sq_adamw adam;
   sq_schedule schedule;
-  int by_epoch; /* the schedule counts epochs, not steps */
+  double ssm_lr; /* base rate of the state-space parameters; follows the same schedule */
+  int by_epoch;  /* the schedule counts epochs, not steps */
   int has_stop, lower_is_better;
   double stop;
   int has_plateau;
@@ -41,12 +44,13 @@ sq_status sq_train_settings_read(const sq_config *c, const sq_task_info *info, s
 
 /* ---- train.c: the memory of a run -------------------------------------------------------------------- */
 typedef struct {
-  sq_real *theta, *m, *v, *grad, *best; /* (total) each */
-  uint32_t *order;                      /* (ntrain) this epoch's permutation of the training set */
-  size_t *index;                        /* (max batch) examples of one batch */
-  int *length;                          /* (max batch) */
-  void *batch;                          /* sq_task_batch_bytes */
+  sq_real *theta, *m, *v, *best; /* (total) each */
+  sq_real *grad;                 /* (sq_model_ngradient) */
+  uint32_t *order;               /* (ntrain) this epoch's permutation of the training set */
+  size_t *index;                 /* (max batch) examples of one batch */
+  int *length;                   /* (max batch) */
+  void *batch;                   /* sq_task_batch_bytes */
 } sq_train_memory;
 /* Takes all of it from a; with a counting arena this is the plan. */
-void sq_train_memory_take(sq_arena *a, const sq_train_settings *s, size_t total, const sq_task_info *info,
-                          sq_train_memory *mem);
+void sq_train_memory_take(sq_arena *a, const sq_train_settings *s, const sq_model *m,
+                          const sq_task_info *info, sq_train_memory *mem);

@@ -117,7 +117,7 @@ static sq_status prepare(bench *b, const options *o, sq_train_plan *p)
   SQ_TRY(sq_model_create(b->c, p->dims, &b->model));
   SQ_TRY(sq_worker_create(b->model, &b->worker));
   const size_t n = sq_model_params(b->model)->total, B = (size_t)sq_config_int(b->c, "train.batch_size");
-  b->theta = sq_calloc(4 * n, sizeof *b->theta, "parameters");
+  b->theta = sq_calloc(3 * n + sq_model_ngradient(b->model), sizeof *b->theta, "parameters");
   b->batch = sq_calloc(1, sq_task_batch_bytes(&p->task, (int)B), "batch");
   b->index = sq_calloc(B, sizeof *b->index, "index");
   b->step_s = sq_calloc(2 * (size_t)o->steps, sizeof *b->step_s, "times");
@@ -142,7 +142,7 @@ static void time_steps(bench *b, const options *o, double *loss)
     sq_tally tally;
     for (int i = 0; i < B; ++i)
       b->index[i] = ((size_t)(k + WARM_UP) * (size_t)B + (size_t)i) % info->size[SQ_TRAIN];
-    sq_task_batch(b->task, SQ_TRAIN, B, b->index, 0, b->batch, &batch);
+    sq_task_batch(b->task, SQ_TRAIN, B, b->index, SQ_PAD_NONE, b->batch, &batch);
     const double made = now_s(o);
     const sq_pass pass = {.rows = &batch.rows,
                           .train = 1,
@@ -150,7 +150,7 @@ static void time_steps(bench *b, const options *o, double *loss)
                           .step = (uint64_t)(k + WARM_UP),
                           .seq_len = info->seq_len};
     sq_batch_gradient(b->worker, b->theta, &batch, &pass, b->grad, &tally);
-    (void)sq_adamw_step(&adam, sq_model_params(b->model), 0, 1e-3, k + WARM_UP + 1, b->grad, b->m, b->v,
+    (void)sq_adamw_step(&adam, sq_model_params(b->model), 1e-3, 1e-3, k + WARM_UP + 1, b->grad, b->m, b->v,
                         b->theta);
     const double end = now_s(o);
     *loss = tally.loss_sum / (double)tally.nlabel;
