@@ -147,6 +147,129 @@ static void only_recipe_published_decays_tensors_that_ask_not_to(void **state)
   }
 }
 
+/* A matrix, a complex state-space tensor of both groups, a real one of the corrected group only, running
+ * statistics. */
+static sq_param_list state_space_tensors(void)
+{
+  sq_param_list l = {0};
+  (void)sq_param_add(&l, 0, 2, (const int[]){3, 4}, "w");
+  (void)sq_param_add(&l, SQ_PARAM_RE_IM | SQ_PARAM_COMPLEX | SQ_PARAM_SSM | SQ_PARAM_SSM_PUBLISHED, 3,
+                     (const int[]){5, 3, 2}, "p");
+  (void)sq_param_add(&l, SQ_PARAM_SSM, 2, (const int[]){2, 9}, "nu");
+  (void)sq_param_add(&l, SQ_PARAM_BUFFER, 1, (const int[]){6}, "mean");
+  return l;
+}
+
+/* Three steps of the published definitions with C's complex numbers, for one complex entry of index i. */
+static double _Complex complex_entry(sq_complex_rule rule, double lr, double _Complex theta,
+                                     const double _Complex g[3])
+{
+  double _Complex m = 0;
+  double v = 0;
+  for (int t = 1; t <= 3; ++t) {
+    const double _Complex used = rule == SQ_COMPLEX_LITERAL ? conj(g[t - 1]) : g[t - 1];
+    m = 0.9 * m + (1 - 0.9) * used;
+    v = 0.999 * v + (1 - 0.999) * creal(used * conj(used));
+    theta -= lr * (m / (1 - pow(0.9, t))) / (sqrt(v / (1 - pow(0.999, t))) + 1e-8);
+  }
+  return theta;
+}
+
+static void complex_tensors_follow_the_chosen_rule(void **state)
+{
+  (void)state;
+  const double ssm_lr = 0.02;
+  for (int rule = SQ_COMPLEX_CONJ; rule <= SQ_COMPLEX_SPLIT; ++rule) {
+    sq_param_list l = state_space_tensors();
+    vectors x = vectors_create(l.total);
+    const sq_param *p = sq_param_find(&l, "p");
+    double _Complex g[15][3], theta[15];
+    const sq_adamw o = {.beta1 = 0.9,
+                        .beta2 = 0.999,
+                        .eps = 1e-8,
+                        .weight_decay = 0.3,
+                        .rule = SQ_RULE_JAX,
+                        .complex_rule = (sq_complex_rule)rule};
+    draw(&l, 100, 1, x.theta);
+    for (size_t i = 0; i < 15; ++i)
+      theta[i] = CMPLX((double)x.theta[p->offset + 2 * i], (double)x.theta[p->offset + 2 * i + 1]);
+    for (int t = 1; t <= 3; ++t) {
+      draw(&l, 100 + (uint64_t)t, 1, x.g);
+      for (size_t i = 0; i < 15; ++i)
+        g[i][t - 1] = CMPLX((double)x.g[p->offset + 2 * i], (double)x.g[p->offset + 2 * i + 1]);
+      (void)sq_adamw_step(&o, &l, 0.1, ssm_lr, t, x.g, x.m, x.v, x.theta);
+    }
+    for (size_t i = 0; i < 15; ++i) {
+      double _Complex want;
+      if (rule == SQ_COMPLEX_SPLIT) { /* two real numbers */
+        const double _Complex re[3] = {creal(g[i][0]), creal(g[i][1]), creal(g[i][2])};
+        const double _Complex im[3] = {cimag(g[i][0]), cimag(g[i][1]), cimag(g[i][2])};
+        want = CMPLX(creal(complex_entry(SQ_COMPLEX_CONJ, ssm_lr, creal(theta[i]), re)),
+                     creal(complex_entry(SQ_COMPLEX_CONJ, ssm_lr, cimag(theta[i]), im)));
+      } else {
+        want = complex_entry((sq_complex_rule)rule, ssm_lr, theta[i], g[i]);
+      }
+      /* three steps, each with some ten roundings of numbers up to 4 */
+      expect_near((double)x.theta[p->offset + 2 * i], creal(want), 128 * (double)SQ_REAL_EPS, "re");
+      expect_near((double)x.theta[p->offset + 2 * i + 1], cimag(want), 128 * (double)SQ_REAL_EPS, "im");
+    }
+    vectors_destroy(&x);
+    sq_param_clear(&l);
+  }
+}
+
+/* With a zero gradient a step is the decay alone; with a large one it is the rate alone. */
+static void the_state_space_group_has_its_own_rate_and_no_decay(void **state)
+{
+  (void)state;
+  static const struct {
+    sq_decay_rule rule;
+    int p, nu; /* in the group */
+  } expected[] = {{SQ_RULE_CORRECTED, 1, 1}, {SQ_RULE_JAX, 1, 0}, {SQ_RULE_TORCH, 0, 0}};
+  for (size_t k = 0; k < sizeof expected / sizeof *expected; ++k) {
+    sq_param_list l = state_space_tensors();
+    vectors x = vectors_create(l.total);
+    const sq_adamw o = {
+        .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .weight_decay = 0.5, .rule = expected[k].rule};
+    const size_t w = sq_param_find(&l, "w")->offset, p = sq_param_find(&l, "p")->offset,
+                 nu = sq_param_find(&l, "nu")->offset;
+    x.theta[w] = x.theta[p] = x.theta[nu] = 1;
+    (void)sq_adamw_step(&o, &l, 0.5, 0.25, 1, x.g, x.m, x.v, x.theta);
+    assert_true(x.theta[w] == (sq_real)0.75);
+    assert_true(x.theta[p] == (expected[k].p ? 1 : (sq_real)0.75));
+    assert_true(x.theta[nu] == (expected[k].nu ? 1 : (sq_real)0.75));
+
+    vectors_destroy(&x);
+    x = vectors_create(l.total);
+    x.g[w] = x.g[p] = x.g[nu] = 8;
+    (void)sq_adamw_step(&o, &l, 0.5, 0.25, 1, x.g, x.m, x.v, x.theta);
+    const double tol = 16 * (double)SQ_REAL_EPS; /* g/|g| after bias correction, and eps/|g| = 1e-9 */
+    expect_near((double)x.theta[w], -0.5, tol + 1e-8, "w");
+    expect_near((double)x.theta[p], expected[k].p ? -0.25 : -0.5, tol + 1e-8, "p");
+    expect_near((double)x.theta[nu], expected[k].nu ? -0.25 : -0.5, tol + 1e-8, "nu");
+    vectors_destroy(&x);
+    sq_param_clear(&l);
+  }
+}
+
+static void running_statistics_move_by_a_hundredth_and_are_in_no_norm(void **state)
+{
+  (void)state;
+  sq_param_list l = state_space_tensors();
+  vectors x = vectors_create(l.total);
+  const sq_adamw o = {.beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .weight_decay = 0.5, .clip = 1};
+  const size_t mean = sq_param_find(&l, "mean")->offset, w = sq_param_find(&l, "w")->offset;
+  x.theta[mean] = 2;
+  x.g[mean] = 1e6; /* a value, not a slope: neither clips nor is clipped */
+  x.g[w] = (sq_real)0.5;
+  const double norm = sq_adamw_step(&o, &l, 0.5, 0.5, 1, x.g, x.m, x.v, x.theta);
+  assert_true(norm == 0.5);
+  expect_near((double)x.theta[mean], 0.99 * 2 + 0.01 * 1e6, 4e4 * (double)SQ_REAL_EPS, "mean");
+  assert_true(x.m[mean] == 0 && x.v[mean] == 0);
+  vectors_destroy(&x);
+  sq_param_clear(&l);
+}
+
 static void a_gradient_that_is_not_finite_changes_nothing(void **state)
 {
   (void)state;
@@ -330,6 +453,9 @@ int main(void)
       cmocka_unit_test(adamw_gives_the_values_of_the_formula),
       cmocka_unit_test(adamw_equals_a_plain_loop_in_double),
       cmocka_unit_test(only_recipe_published_decays_tensors_that_ask_not_to),
+      cmocka_unit_test(complex_tensors_follow_the_chosen_rule),
+      cmocka_unit_test(the_state_space_group_has_its_own_rate_and_no_decay),
+      cmocka_unit_test(running_statistics_move_by_a_hundredth_and_are_in_no_norm),
       cmocka_unit_test(a_gradient_that_is_not_finite_changes_nothing),
       cmocka_unit_test(shards_are_summed_in_the_documented_tree),
       cmocka_unit_test(corrected_schedule_warms_up_from_step_0_and_ends_at_lr_min),

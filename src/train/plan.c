@@ -4,12 +4,12 @@
 
 #include "train_impl.h"
 
-/* Families of the published JAX code; the others are its PyTorch code. */
+/* Families of the published JAX code, all on one backbone; the others are its PyTorch code. */
 static int jax_family(const sq_config *c)
 {
   if (!sq_config_has(c, "model.layer")) return 0;
-  const char *layer = sq_config_string(c, "model.layer");
-  return strcmp(layer, "s4") == 0 || strcmp(layer, "s5") == 0 || strcmp(layer, "lru") == 0;
+  const sq_mixer_ops *mixer = sq_mixer_find(sq_config_string(c, "model.layer"));
+  return mixer != NULL && strcmp(mixer->backbone, "ssm") == 0;
 }
 
 sq_padding sq_train_padding(const sq_config *c)
