@@ -32,8 +32,8 @@ static void wrong_words_are_refused_with_what_there_is(void **state)
   static const struct {
     const char *line, *message;
   } bad[] = {
-      {"mak listops", "data: unknown action \"mak\": expected make|check (did you mean make?)"},
-      {"info listops", "data: unknown action \"info\": expected make|check"},
+      {"mak listops", "data: unknown action \"mak\": expected make|check|tokenize (did you mean make?)"},
+      {"info listops", "data: unknown action \"info\": expected make|check|tokenize"},
       {"make", "data make: no task; expected: data make listops"},
       {"make mqar", "data make mqar: mqar is made while training and has no files; only listops has"},
       {"check listop", "data check: unknown task \"listop\": expected listops (did you mean listops?)"},

@@ -59,6 +59,7 @@ void sq_task_batch(const sq_task *t, sq_split split, int nseq, const size_t *ind
                    void *store, sq_batch *out);
 
 /* ---- data sets on disk ------------------------------------------------------------------------------- */
+const char *sq_data_default_dir(void); /* $SEQSPECTRA_DATA, else ./data */
 /* Writes basic_{train,val,test}.tsv; keys as in dataset.* of listops.  SQ_ERR_IO leaves nothing half-written.
  */
 sq_status sq_listops_make(const char *dir, uint64_t seed, int min_length, int max_length, int max_depth,
@@ -69,3 +70,6 @@ sq_status sq_listops_check(const char *dir, FILE *out);
 /* The conditions that sq_listops_make checks first.  SQ_ERR_USAGE. */
 sq_status sq_listops_make_check(int min_length, int max_length, int max_depth, int max_args,
                                 const size_t size[SQ_NSPLIT]);
+/* Prints the GPT-2 token ids of a text file, one a line; the tokenizer's files are in <dir>/gpt2 or <dir>.
+   SQ_ERR_DATA: no such files, or the text is not UTF-8.  SQ_ERR_IO. */
+sq_status sq_tokenize_file(const char *dir, const char *path, FILE *out);

@@ -54,13 +54,24 @@ done:
 
 static sq_status check_listops(int argc, char **argv)
 {
-  const char *dir = getenv("SEQSPECTRA_DATA");
   sq_words w = {.n = 0};
   sq_status st;
 
   SQ_TRY(sq_args_parse("data check listops", argc, argv, NULL, 0, "DIR", 0, 1, &w));
-  if (dir == NULL || *dir == '\0') dir = "./data";
-  st = sq_listops_check(w.n > 0 ? w.v[0] : dir, stdout);
+  st = sq_listops_check(w.n > 0 ? w.v[0] : sq_data_default_dir(), stdout);
+done:
+  return st;
+}
+
+static sq_status tokenize(int argc, char **argv)
+{
+  const char *dir = sq_data_default_dir();
+  const sq_option opt[] = {{"data", SQ_OPT_TEXT, &dir, 0, 0}};
+  sq_words w = {.n = 0};
+  sq_status st;
+
+  SQ_TRY(sq_args_parse("data tokenize", argc, argv, opt, sizeof opt / sizeof *opt, "FILE", 1, 1, &w));
+  SQ_TRY(sq_tokenize_file(dir, w.v[0], stdout));
 done:
   return st;
 }
@@ -74,7 +85,8 @@ sq_status sq_app_data(int argc, char **argv)
   const int make = strcmp(argv[0], "make") == 0;
   sq_status st;
 
-  SQ_TRY(sq_args_choice("data", "action", argv[0], "make|check"));
+  SQ_TRY(sq_args_choice("data", "action", argv[0], "make|check|tokenize"));
+  if (strcmp(argv[0], "tokenize") == 0) return tokenize(argc - 1, argv + 1);
   if (argc == 1)
     return sq_fail(SQ_ERR_USAGE, "data %s: no task; expected: data %s listops", argv[0], argv[0]);
   if (strcmp(argv[1], "mqar") == 0)

@@ -70,7 +70,8 @@ static const sq_command command[] = {
      "  --format FORMAT  md (default), latex or csv\n"
      "  --out DIR        each table, all of them by default, to its own file in DIR\n",
      sq_app_report, SQ_SERIAL},
-    {"data", "make or check data sets", "make listops [--KEY VALUE ...] | check listops [DIR]",
+    {"data", "make or check data sets, tokenize text",
+     "make listops [--KEY VALUE ...] | check listops [DIR] | tokenize FILE [--data DIR]",
      "make listops writes basic_{train,val,test}.tsv:\n"
      "  --out DIR       folder, made if it does not exist (default: ./data/listops)\n"
      "  --seed N        same seed, same files (default: 1919)\n"
@@ -84,7 +85,11 @@ static const sq_command command[] = {
      "  --force         replace files that are there\n"
      "\n"
      "check listops reads the files of DIR (default: $SEQSPECTRA_DATA, else ./data), evaluates every row\n"
-     "and prints counts, lengths, targets and the vocabulary; the splits must be disjoint.\n",
+     "and prints counts, lengths, targets and the vocabulary; the splits must be disjoint.\n"
+     "\n"
+     "tokenize prints the GPT-2 token ids of FILE (UTF-8), one a line:\n"
+     "  --data DIR  where gpt2/vocab.json and gpt2/merges.txt are (default: as above); encoder.json and\n"
+     "              vocab.bpe are the same files under other names\n",
      sq_app_data, SQ_SERIAL},
     {"status", "what is done, running and left in a results file", "RESULTS.h5",
      "Can be used while a run writes the file.\n", sq_app_status, SQ_SERIAL},

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "files.h"
 #include "listops_impl.h"
 #include "sq/base.h"
 
@@ -128,13 +129,10 @@ static int seq_len_of(const sq_config *c)
 
 static sq_status read_files(const sq_config *c, const size_t most[SQ_NSPLIT], listops_set *s)
 {
-  const char *dir = getenv("SEQSPECTRA_DATA");
   char found[4096];
   sq_status st;
 
-  if (dir == NULL || *dir == '\0') dir = "./data";
-  if (sq_config_has(c, "dataset.data_dir")) dir = sq_config_string(c, "dataset.data_dir");
-  SQ_TRY(sq_listops_find_dir(dir, found, sizeof found));
+  SQ_TRY(sq_listops_find_dir(sq_data_dir(c), found, sizeof found));
   SQ_TRY(sq_listops_read(found, most, s));
   for (int k = 0; k < SQ_NSPLIT; ++k)
     if (s->first[k + 1] - s->first[k] < most[k])

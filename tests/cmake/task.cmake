@@ -5,3 +5,5 @@ sq_test(test_task_files MODULES task F32)
 sq_test(test_task_batch MODULES task F32 F64)
 sq_test(test_task_data SOURCES test_task_data.c ${CMAKE_SOURCE_DIR}/src/app/data.c ${CMAKE_SOURCE_DIR}/src/app/args.c
         MODULES task LIBRARIES sq::mpi F32)
+sq_test(test_task_bpe MODULES task F32 TIMEOUT 60)
+sq_script_test(test_task_unicode ${CMAKE_CURRENT_SOURCE_DIR}/test_task_unicode.sh)
