@@ -29,8 +29,8 @@ static const sq_keyset foreign = {"", foreign_key, COUNT(foreign_key), NULL};
 /* Loads one cell; the caller destroys *e. */
 static inline sq_status load_cell(const char *json, sq_experiment **e)
 {
-  const sq_keyset *set[8] = {&foreign};
-  const sq_schema schema = {set, 1 + sq_task_keysets(set + 1, 7)};
+  const sq_keyset *set[24] = {&foreign};
+  const sq_schema schema = {set, 1 + sq_task_keysets(set + 1, 23)};
   sq_error_clear();
   return sq_experiment_parse(&schema, json, "test", e);
 }
@@ -81,6 +81,63 @@ static inline void write_text(const char *path, const char *text, size_t n)
   assert_non_null(f);
   assert_int_equal(fwrite(text, 1, n, f), n);
   assert_int_equal(fclose(f), 0);
+}
+
+/* Reference data beside the sources, where they are. */
+#define SHARED SQ_SOURCE_DIR "/../shared/data"
+static inline void need_shared(const char *file)
+{
+  char path[512];
+  snprintf(path, sizeof path, SHARED "/%s", file);
+  if (access(path, R_OK) == 0) return;
+  printf("skipped: no %s\n", path);
+  skip();
+}
+
+/* The text that ops->check prints; fails if it does not succeed.  *owned* */
+static inline char *check_text(const char *task, const char *dir)
+{
+  char *text = NULL;
+  size_t n = 0;
+  FILE *f = open_memstream(&text, &n);
+  assert_non_null(f);
+  sq_error_clear();
+  const sq_status st = sq_task_find(task)->check(dir, f);
+  fclose(f);
+  if (st != SQ_OK) fail_msg("%s", sq_error_text());
+  return text;
+}
+
+/* A line of text that begins with `name` has, after it, exactly these words in front; blanks do not count. */
+static inline void assert_line(const char *text, const char *name, const char *words)
+{
+  const size_t len = strlen(name);
+  for (const char *p = text; p != NULL; p = strchr(p, '\n'), p = p != NULL ? p + 1 : NULL) {
+    if (strncmp(p, name, len) != 0) continue;
+    const char *a = p + len, *b = words;
+    for (;;) {
+      while (*a == ' ') ++a;
+      while (*b == ' ') ++b;
+      if (*b == '\0' && (*a == ' ' || *a == '\n' || a[-1] == ' ')) return;
+      while (*b != '\0' && *b != ' ' && *a == *b) ++a, ++b;
+      if ((*b != ' ' && *b != '\0') || (*a != ' ' && *a != '\n')) break;
+    }
+  }
+  fail_msg("no line \"%s %s\" in\n%s", name, words, text);
+}
+
+/* Opening the cell is refused, with these words in one line. */
+static inline void assert_data_refused(const char *json, const char *message)
+{
+  sq_experiment *e = NULL;
+  sq_task *t = NULL;
+  if (load_cell(json, &e) != SQ_OK) fail_msg("%s", sq_error_text());
+  sq_error_clear();
+  assert_int_equal(sq_task_open(sq_experiment_cell(e, 0), &t), SQ_ERR_DATA);
+  assert_null(t);
+  if (strstr(sq_error_text(), message) == NULL || strchr(sq_error_text(), '\n') != NULL)
+    fail_msg("got \"%s\", expected \"%s\"", sq_error_text(), message);
+  sq_experiment_destroy(&e);
 }
 
 /* Removes the three files and the folder; fails if anything else is in it. */

@@ -1,5 +1,5 @@
 /* tests/test_task_batch.c: the registry, configurations, shapes, batches, and the check for equal inputs. */
-#include "task_test.h"
+#include "task_fixture.h"
 
 #include "../src/task/task_impl.h"
 
@@ -16,19 +16,44 @@ static const struct {
     {"listops", "{\"seed\":5,\"dataset\":{\"_name_\":\"listops\",\"source\":\"generate\",\"min_length\":5,"
                 "\"max_length\":40,"
                 "\"num_train\":50,\"num_valid\":20,\"num_test\":10}}"},
+    {"wikitext", "{\"dataset\":{" WIKITEXT_KEYS ",\"data_dir\":\"%s\",\"num_train\":50,\"num_valid\":20,"
+                 "\"num_test\":10}}"},
 };
+static char data[64]; /* the folder of those that have files */
+
+static int make_data(void **state)
+{
+  (void)state;
+  setenv("SEQSPECTRA_CACHE", "", 1);
+  make_folder(data);
+  make_wikitext(data);
+  return 0;
+}
+
+static int remove_data(void **state)
+{
+  (void)state;
+  remove_tree(data);
+  return 0;
+}
 
 static const char *small_cell(const char *name)
 {
-  for (size_t i = 0; i < COUNT(small); ++i)
-    if (strcmp(small[i].name, name) == 0) return small[i].json;
+  static char json[512];
+  for (size_t i = 0; i < COUNT(small); ++i) {
+    const char *at = strstr(small[i].json, "%s");
+    if (strcmp(small[i].name, name) != 0) continue;
+    snprintf(json, sizeof json, "%.*s%s%s", at == NULL ? 0 : (int)(at - small[i].json), small[i].json,
+             at == NULL ? "" : data, at == NULL ? small[i].json : at + 2);
+    return json;
+  }
   fail_msg("no small cell for task %s", name);
   return NULL;
 }
 
 static void every_task_is_found_by_its_name(void **state)
 {
-  const sq_keyset *set[8];
+  const sq_keyset *set[24];
   int n = 0;
   (void)state;
   for (; sq_task_at(n) != NULL; ++n) assert_ptr_equal(sq_task_find(sq_task_at(n)->name), sq_task_at(n));
@@ -36,7 +61,7 @@ static void every_task_is_found_by_its_name(void **state)
   assert_null(sq_task_at(-1));
   assert_null(sq_task_find("mqa"));
   assert_null(sq_task_find("mqar|listops"));
-  assert_int_equal(sq_task_keysets(set, 8), n + 1);
+  assert_int_equal(sq_task_keysets(set, 24), n + 1);
 }
 
 static void shapes_are_known_without_data(void **state)
@@ -139,6 +164,7 @@ static void check_batch(const char *name, sq_padding pad, int nseq, const size_t
   unsigned char *store = malloc(bytes); /* exact, so that a sanitizer sees the end */
   int32_t *token = calloc((size_t)info->seq_len, sizeof *token),
           *label = calloc((size_t)info->seq_len, sizeof *label);
+  sq_real *value = calloc((size_t)info->seq_len * (size_t)(info->input_dim + 1), sizeof *value);
   int longest = 0;
   sq_batch b;
 
@@ -153,7 +179,7 @@ static void check_batch(const char *name, sq_padding pad, int nseq, const size_t
   assert_int_equal(b.rows.nseq, nseq);
   assert_int_equal(b.rows.off[0], 0);
   assert_int_equal(b.rows.off[nseq], b.rows.nrow);
-  assert_null(b.value);
+  assert_true((b.value != NULL) == (info->vocab_size == 0) && (b.token != NULL) == (info->vocab_size > 0));
   assert_int_equal(b.label_per_row, info->label_per_row);
   for (int i = 0; i < nseq; ++i) {
     const int n = ops->length(t, SQ_VALID, index[i]), r = b.rows.off[i], rows = b.rows.off[i + 1] - r;
@@ -161,18 +187,27 @@ static void check_batch(const char *name, sq_padding pad, int nseq, const size_t
     assert_int_equal(b.rows.id[i], i);
     assert_int_equal(rows, pad != SQ_PAD_NONE ? longest : n);
     if (b.rows.len != NULL) assert_int_equal(b.rows.len[i], n);
-    assert_memory_equal(b.token + r, token, (size_t)n * sizeof *token);
+    if (b.token != NULL) {
+      assert_memory_equal(b.token + r, token, (size_t)n * sizeof *token);
+    } else {
+      const size_t dim = (size_t)b.input_dim;
+      ops->values(t, SQ_VALID, index[i], value);
+      assert_memory_equal(b.value + (size_t)r * dim, value, (size_t)n * dim * sizeof *value);
+      for (size_t k = (size_t)n * dim; k < (size_t)rows * dim; ++k)
+        assert_true(b.value[(size_t)r * dim + k] == 0);
+    }
     if (info->label_per_row)
       assert_memory_equal(b.label + r, label, (size_t)n * sizeof *label);
     else
       assert_int_equal(b.label[i], label[0]);
     for (int k = n; k < rows; ++k) {
-      assert_int_equal(b.token[r + k], 0);
+      if (b.token != NULL) assert_int_equal(b.token[r + k], 0);
       if (info->label_per_row) assert_int_equal(b.label[r + k], SQ_IGNORE);
     }
   }
   free(token);
   free(label);
+  free(value);
   free(store);
   sq_task_close(&t);
 }
@@ -279,6 +314,14 @@ static void an_equal_input_is_found_wherever_it_is(void **state)
     assert_ptr_equal(strstr(sq_error_text(), want), sq_error_text());
   }
 
+  /* Data of others may repeat an input: that is only noted. */
+  static sq_task_ops lenient;
+  lenient = planted_ops;
+  lenient.may_repeat = 1;
+  p.base.ops = &lenient;
+  sq_error_clear();
+  assert_int_equal(sq_task_check_disjoint(&p.base), SQ_OK);
+
   /* The beginning of another sequence is not that sequence. */
   p = distinct_rows();
   memcpy(p.row[SQ_TEST][0], p.row[SQ_TRAIN][0], sizeof p.row[0][0]);
@@ -298,5 +341,5 @@ int main(void)
       cmocka_unit_test(padding_has_no_label),
       cmocka_unit_test(an_equal_input_is_found_wherever_it_is),
   };
-  return cmocka_run_group_tests(test, NULL, NULL);
+  return cmocka_run_group_tests(test, make_data, remove_data);
 }

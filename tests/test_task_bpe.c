@@ -6,8 +6,6 @@
 #include "../src/task/bpe.h"
 #include "sq/rng.h"
 
-#define SHARED SQ_SOURCE_DIR "/../shared/data"
-
 static char folder[64];
 
 static const char *in_folder(const char *name)
@@ -22,10 +20,7 @@ static const char *in_folder(const char *name)
 static sq_bpe *shared_tokenizer(void)
 {
   sq_bpe *b = NULL;
-  if (access(SHARED "/gpt2/vocab.bpe", R_OK) != 0) {
-    printf("no reference data beside the sources\n");
-    skip();
-  }
+  need_shared("gpt2/vocab.bpe");
   sq_error_clear();
   if (sq_bpe_open(SHARED, &b) != SQ_OK) fail_msg("%s", sq_error_text());
   return b;

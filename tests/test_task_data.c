@@ -32,12 +32,15 @@ static void wrong_words_are_refused_with_what_there_is(void **state)
   static const struct {
     const char *line, *message;
   } bad[] = {
-      {"mak listops", "data: unknown action \"mak\": expected make|check|tokenize (did you mean make?)"},
-      {"info listops", "data: unknown action \"info\": expected make|check|tokenize"},
+      {"mak listops", "data: unknown action \"mak\": expected make|check|info|tokenize (did you mean make?)"},
       {"make", "data make: no task; expected: data make listops"},
-      {"make mqar", "data make mqar: mqar is made while training and has no files; only listops has"},
-      {"check listop", "data check: unknown task \"listop\": expected listops (did you mean listops?)"},
-      {"check imdb", "data check: unknown task \"imdb\": expected listops"},
+      {"make mqar", "data make mqar: only listops can be made as files"},
+      {"check mqar", "data check mqar: mqar is made while training and has no files; listops|"},
+      {"check listop", "data check: unknown task \"listop\": expected listops|"},
+      {"info imbd", "data info: unknown task \"imbd\": expected listops|mqar|"},
+      {"info", "data info: no task"},
+      {"tokenize", "data tokenize: "},
+      {"check listops a b", "data check: unexpected \"b\""},
       {"make listops --seeed 3", "data make listops: unknown option --seeed (did you mean --seed?)"},
       {"make listops --seed x", "data make listops: --seed=x: expected an integer from 0 to 2.14748e+09"},
       {"make listops --num-train 0", "data make listops: --num-train=0: expected an integer from 1 to 1e+09"},
@@ -55,6 +58,17 @@ static void wrong_words_are_refused_with_what_there_is(void **state)
     assert_int_equal(run(bad[i].line), SQ_ERR_USAGE);
     if (strncmp(sq_error_text(), bad[i].message, strlen(bad[i].message)) != 0)
       fail_msg("data %s: got \"%s\", expected \"%s\"", bad[i].line, sq_error_text(), bad[i].message);
+  }
+}
+
+static void every_task_says_what_it_is(void **state)
+{
+  (void)state;
+  for (int i = 0; sq_task_at(i) != NULL; ++i) {
+    char line[64];
+    snprintf(line, sizeof line, "info %s", sq_task_at(i)->name);
+    assert_non_null(sq_task_at(i)->about);
+    assert_int_equal(run(line), SQ_OK);
   }
 }
 
@@ -82,6 +96,7 @@ int main(void)
 {
   const struct CMUnitTest test[] = {
       cmocka_unit_test(wrong_words_are_refused_with_what_there_is),
+      cmocka_unit_test(every_task_says_what_it_is),
       cmocka_unit_test(what_is_made_passes_the_check),
   };
   return cmocka_run_group_tests(test, NULL, NULL);

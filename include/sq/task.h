@@ -19,7 +19,8 @@ typedef struct {
   int label_per_row;
   int max_labels;         /* labelled rows of one sequence (1 if one label a sequence) */
   size_t size[SQ_NSPLIT]; /* examples */
-  const char *metric;     /* "accuracy" | "perplexity" */
+  int open_size;      /* only the data know the sizes; without data these are those of the official files */
+  const char *metric; /* "accuracy" | "perplexity" */
 } sq_task_info;
 
 typedef struct {
@@ -34,6 +35,16 @@ typedef struct {
   int (*length)(const sq_task *t, sq_split split, size_t i);
   /* Example i: tokens (length), labels (length, or 1).  Thread safe. */
   void (*example)(const sq_task *t, sq_split split, size_t i, int32_t *token, int32_t *label);
+  /* Real steps of example i (length, input_dim), where vocab_size is 0; NULL if the task is always of tokens.
+     `example` then gives an integer for every step that stands for its values: equal ones are equal inputs.
+     Thread safe. */
+  void (*values)(const sq_task *t, sq_split split, size_t i, sq_real *value);
+  /* Data as others made them may hold an input twice: noted, not refused. */
+  int may_repeat;
+  const char *about; /* what it is and, of files, their layout and source; for people */
+  /* Reads every file of a data folder, prints counts, checksums, classes, vocabulary and lengths.
+     SQ_ERR_DATA.  NULL: the task has no files. */
+  sq_status (*check)(const char *dir, FILE *out);
 } sq_task_ops;
 
 int sq_task_keysets(const sq_keyset **set, int cap);
@@ -44,7 +55,8 @@ sq_status sq_task_open(const sq_config *c, sq_task **t);
 void sq_task_close(sq_task **t);
 const sq_task_info *sq_task_describe(const sq_task *t);
 sq_status sq_task_shape(const sq_config *c, sq_task_info *info);
-/* No input sequence occurs in two splits (or twice in one): SQ_ERR_DATA with the two places. */
+/* No input sequence occurs in two splits (or twice in one): SQ_ERR_DATA with the two places, or a note with
+   how many where the task says that its data may repeat. */
 sq_status sq_task_check_disjoint(const sq_task *t);
 
 /* Storage for one batch of at most B sequences. */

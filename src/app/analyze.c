@@ -339,7 +339,7 @@ sq_status sq_app_analyze(int argc, char **argv)
   SQ_TRY(sq_model_create(a.config, a.cells->plan[0].dims, &a.model));
   SQ_TRY(weights_read(&a, o.weights, o.cell));
   SQ_TRY(sq_task_open(a.config, &a.task));
-  SQ_TRY(sq_cells_check_task(&a.cells->plan[0], a.task));
+  SQ_TRY(sq_cells_check_task(a.config, &a.cells->plan[0], a.task));
   SQ_TRY(sq_worker_create(a.model, &a.worker));
   SQ_TRY(sq_sample_create(a.config, a.model, a.task, &a.sample));
   SQ_TRY(file_write(&a, out));

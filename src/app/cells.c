@@ -359,12 +359,20 @@ char *sq_cells_data_key(const sq_config *c)
   return text;
 }
 
-sq_status sq_cells_check_task(const sq_train_plan *p, const sq_task *t)
+/* Sizes that the data decide may differ from the plan's where nothing that was planned depends on them. */
+static int sizes_are_free(const sq_config *c, const sq_task_info *is, const sq_task_info *planned)
+{
+  return is->open_size && sq_config_has(c, "train.total_steps") &&
+         sq_cells_nsample(c, is) == sq_cells_nsample(c, planned);
+}
+
+sq_status sq_cells_check_task(const sq_config *c, const sq_train_plan *p, const sq_task *t)
 {
   static const char *const name[SQ_NSPLIT] = {"training", "validation", "test"};
   const sq_task_info *is = sq_task_describe(t), *planned = &p->task;
+  const int free_sizes = sizes_are_free(c, is, planned);
   for (int s = 0; s < SQ_NSPLIT; ++s)
-    if (is->size[s] != planned->size[s])
+    if (is->size[s] != planned->size[s] && !free_sizes)
       return sq_fail(SQ_ERR_DATA, "the data have %zu %s examples; the configuration says %zu", is->size[s],
                      name[s], planned->size[s]);
   if (is->seq_len != planned->seq_len || is->vocab_size != planned->vocab_size ||

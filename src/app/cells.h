@@ -41,7 +41,7 @@ const char *sq_cells_label(const sq_cells *c, int i);
 /* What the data of a cell depend on, as text; *owned*.  Cells of equal text have the same data. */
 char *sq_cells_data_key(const sq_config *c);
 /* The opened task is the one that was planned: SQ_ERR_DATA with the difference. */
-sq_status sq_cells_check_task(const sq_train_plan *p, const sq_task *t);
+sq_status sq_cells_check_task(const sq_config *c, const sq_train_plan *p, const sq_task *t);
 
 /* ---- sample.c: the sequences that are analysed, and their spectra ------------------------------------ */
 typedef struct sq_sample sq_sample;

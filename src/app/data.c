@@ -52,13 +52,51 @@ done:
   return st;
 }
 
-static sq_status check_listops(int argc, char **argv)
+/* The task `name`, which must have files if `files`. */
+static sq_status find_task(const char *command, const char *name, int files, const sq_task_ops **ops)
 {
+  char choices[512] = "";
+  for (int i = 0; sq_task_at(i) != NULL; ++i)
+    if (!files || sq_task_at(i)->check != NULL)
+      sq_format(choices + strlen(choices), sizeof choices - strlen(choices), "%s%s",
+                *choices != '\0' ? "|" : "", sq_task_at(i)->name);
+  *ops = sq_task_find(name);
+  if (*ops != NULL && files && (*ops)->check == NULL)
+    return sq_fail(SQ_ERR_USAGE, "%s %s: %s is made while training and has no files; %s have", command, name,
+                   name, choices);
+  return sq_args_choice(command, "task", name, choices);
+}
+
+static sq_status check(int argc, char **argv)
+{
+  const sq_task_ops *ops;
   sq_words w = {.n = 0};
   sq_status st;
 
-  SQ_TRY(sq_args_parse("data check listops", argc, argv, NULL, 0, "DIR", 0, 1, &w));
-  st = sq_listops_check(w.n > 0 ? w.v[0] : sq_data_default_dir(), stdout);
+  SQ_TRY(sq_args_parse("data check", argc, argv, NULL, 0, "TASK [DIR]", 1, 2, &w));
+  SQ_TRY(find_task("data check", w.v[0], 1, &ops));
+  SQ_TRY(ops->check(w.n > 1 ? w.v[1] : sq_data_default_dir(), stdout));
+done:
+  return st;
+}
+
+static sq_status info(int argc, char **argv)
+{
+  const sq_task_ops *ops;
+  sq_words w = {.n = 0};
+  sq_status st;
+
+  SQ_TRY(sq_args_parse("data info", argc, argv, NULL, 0, "TASK", 1, 1, &w));
+  SQ_TRY(find_task("data info", w.v[0], 0, &ops));
+  printf("%s: %s\n", ops->name, ops->about);
+  for (int i = 0; i < ops->keys->nkey; ++i) {
+    const sq_key *k = &ops->keys->key[i];
+    const char *value = k->fallback == NULL                ? "required"
+                        : strcmp(k->fallback, "null") == 0 ? "-"
+                                                           : k->fallback;
+    printf("  %-26s %-12s %s%s%s\n", k->path, value, k->doc, k->choices != NULL ? ": " : "",
+           k->choices != NULL ? k->choices : "");
+  }
 done:
   return st;
 }
@@ -82,18 +120,18 @@ sq_status sq_app_data(int argc, char **argv)
     sq_help_print(sq_command_find("data"), stdout);
     return SQ_OK;
   }
-  const int make = strcmp(argv[0], "make") == 0;
   sq_status st;
 
-  SQ_TRY(sq_args_choice("data", "action", argv[0], "make|check|tokenize"));
+  SQ_TRY(sq_args_choice("data", "action", argv[0], "make|check|info|tokenize"));
   if (strcmp(argv[0], "tokenize") == 0) return tokenize(argc - 1, argv + 1);
   if (argc == 1)
     return sq_fail(SQ_ERR_USAGE, "data %s: no task; expected: data %s listops", argv[0], argv[0]);
-  if (strcmp(argv[1], "mqar") == 0)
-    return sq_fail(SQ_ERR_USAGE,
-                   "data %s mqar: mqar is made while training and has no files; only listops has", argv[0]);
-  SQ_TRY(sq_args_choice(make ? "data make" : "data check", "task", argv[1], "listops"));
-  st = make ? make_listops(argc - 2, argv + 2) : check_listops(argc - 2, argv + 2);
+  if (strcmp(argv[0], "check") == 0) return check(argc - 1, argv + 1);
+  if (strcmp(argv[0], "info") == 0) return info(argc - 1, argv + 1);
+  if (sq_task_find(argv[1]) != NULL && strcmp(argv[1], "listops") != 0)
+    return sq_fail(SQ_ERR_USAGE, "data make %s: only listops can be made as files", argv[1]);
+  SQ_TRY(sq_args_choice("data make", "task", argv[1], "listops"));
+  st = make_listops(argc - 2, argv + 2);
 done:
   return st;
 }

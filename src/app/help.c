@@ -71,7 +71,7 @@ static const sq_command command[] = {
      "  --out DIR        each table, all of them by default, to its own file in DIR\n",
      sq_app_report, SQ_SERIAL},
     {"data", "make or check data sets, tokenize text",
-     "make listops [--KEY VALUE ...] | check listops [DIR] | tokenize FILE [--data DIR]",
+     "make listops [--KEY VALUE ...] | check TASK [DIR] | info TASK | tokenize FILE [--data DIR]",
      "make listops writes basic_{train,val,test}.tsv:\n"
      "  --out DIR       folder, made if it does not exist (default: ./data/listops)\n"
      "  --seed N        same seed, same files (default: 1919)\n"
@@ -84,8 +84,10 @@ static const sq_command command[] = {
      "  --max-args N    arguments of an operator, 2..N (default: 10)\n"
      "  --force         replace files that are there\n"
      "\n"
-     "check listops reads the files of DIR (default: $SEQSPECTRA_DATA, else ./data), evaluates every row\n"
-     "and prints counts, lengths, targets and the vocabulary; the splits must be disjoint.\n"
+     "check reads every file of a task in DIR (default: $SEQSPECTRA_DATA, else ./data) and prints counts,\n"
+     "checksums, classes, vocabulary and lengths; of listops it evaluates every row.\n"
+     "\n"
+     "info says what a task is, which files it reads, where they come from, and its keys.\n"
      "\n"
      "tokenize prints the GPT-2 token ids of FILE (UTF-8), one a line:\n"
      "  --data DIR  where gpt2/vocab.json and gpt2/merges.txt are (default: as above); encoder.json and\n"

@@ -73,7 +73,7 @@ static sq_status task_get(job *j)
     w->task_key = key;
     key = NULL;
   }
-  if (st == SQ_OK) SQ_TRY(sq_cells_check_task(j->plan, w->task));
+  if (st == SQ_OK) SQ_TRY(sq_cells_check_task(j->config, j->plan, w->task));
 done:
   free(key);
   return st;

@@ -155,7 +155,7 @@ static sq_status check_data_of(const run *r, int i)
   sq_task *t = NULL;
   sq_status st;
   SQ_TRY(sq_task_open(sq_experiment_cell(r->experiment, i), &t));
-  SQ_TRY(sq_cells_check_task(&r->cells->plan[i], t));
+  SQ_TRY(sq_cells_check_task(sq_experiment_cell(r->experiment, i), &r->cells->plan[i], t));
   SQ_TRY(sq_task_check_disjoint(t));
 done:
   sq_task_close(&t);

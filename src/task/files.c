@@ -28,6 +28,11 @@ sq_status sq_path_join(char out[SQ_PATH_MAX], const char *dir, const char *name)
   return SQ_OK;
 }
 
+int sq_file_exists(const char *path)
+{
+  return access(path, F_OK) == 0;
+}
+
 sq_status sq_data_find(const char *task, const char *dir, const char *const *sub, const char *probe,
                        const char *expected, char out[SQ_PATH_MAX])
 {

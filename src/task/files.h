@@ -17,6 +17,8 @@ const char *sq_data_dir(const sq_config *c);
 /* SQ_ERR_DATA if it does not fit. */
 sq_status sq_path_join(char out[SQ_PATH_MAX], const char *dir, const char *name);
 
+int sq_file_exists(const char *path);
+
 /* The first of <dir>/<sub[i]> (sub "" is dir itself; the list ends with NULL) that has `probe`, to out.
    SQ_ERR_DATA "task <name>: no <probe> in ...; <expected>". */
 sq_status sq_data_find(const char *task, const char *dir, const char *const *sub, const char *probe,

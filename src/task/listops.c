@@ -57,6 +57,11 @@ static sq_status listops_check(const sq_config *c)
 static const sq_keyset listops_keys = {"dataset._name_=listops", listops_key,
                                        sizeof listops_key / sizeof *listops_key, listops_check};
 
+static const char about[] =
+    "Long Range Arena ListOps: the value of a nested expression; accuracy.\n"
+    "files    listops/basic_{train,val,test}.tsv: a header Source<TAB>Target, rows expression<TAB>value\n"
+    "source   seqspectra data make listops, or jobs/fetch-data.sh listops; or dataset.source=generate\n";
+
 /* ---- the task ---------------------------------------------------------------------------------------- */
 
 static size_t codes_of(const listops *t, sq_split split, size_t i, const uint8_t **code)
@@ -172,4 +177,6 @@ const sq_task_ops sq_task_listops = {.name = "listops",
                                      .info = listops_info,
                                      .shape = listops_shape,
                                      .length = listops_length,
-                                     .example = listops_example};
+                                     .example = listops_example,
+                                     .about = about,
+                                     .check = sq_listops_check};

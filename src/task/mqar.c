@@ -308,4 +308,7 @@ const sq_task_ops sq_task_mqar = {.name = "mqar",
                                   .info = mqar_info,
                                   .shape = mqar_shape,
                                   .length = mqar_length,
-                                  .example = mqar_example};
+                                  .example = mqar_example,
+                                  .about =
+                                      "Multi-query associative recall: pairs of key and value, then keys "
+                                      "again; accuracy.\nMade while training, no files.\n"};

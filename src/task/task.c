@@ -143,6 +143,25 @@ static void hash_all(const sq_task *t, place *p, int32_t *token, int32_t *label)
     }
 }
 
+/* Examples whose input an example before them has, in the same split or in another. */
+static void note_repeats(const sq_task *t, const place *p, size_t n, int32_t *token[2], int32_t *label)
+{
+  size_t within = 0, across = 0, first[2] = {0, 0};
+  for (size_t j = 1; j < n; ++j)
+    for (size_t i = j; i-- > 0 && p[i].hash == p[j].hash;)
+      if (same_input(t, &p[i], &p[j], token, label)) {
+        if (within + across == 0) first[0] = i, first[1] = j;
+        p[i].split == p[j].split ? ++within : ++across;
+        break;
+      }
+  if (within + across == 0) return;
+  const place *a = &p[first[0]], *b = &p[first[1]];
+  sq_note(
+      "task %s: %zu examples have the input of another one of their split, %zu of another split (the first: "
+      "%s example %zu and %s example %zu); such are these data",
+      t->ops->name, within, across, split_name[a->split], a->index, split_name[b->split], b->index);
+}
+
 sq_status sq_task_check_disjoint(const sq_task *t)
 {
   const sq_task_info *info = t->ops->info(t);
@@ -156,6 +175,10 @@ sq_status sq_task_check_disjoint(const sq_task *t)
     hash_all(t, p, token[0], label);
     qsort(p, n, sizeof *p, place_order);
   }
+  if (st == SQ_OK && t->ops->may_repeat) {
+    note_repeats(t, p, n, token, label);
+    goto done;
+  }
   for (size_t i = 0; st == SQ_OK && i < n; ++i)
     for (size_t j = i + 1; st == SQ_OK && j < n && p[j].hash == p[i].hash; ++j)
       if (same_input(t, &p[i], &p[j], token, label))
@@ -164,6 +187,7 @@ sq_status sq_task_check_disjoint(const sq_task *t)
             "task %s: %s example %zu has the same input as %s example %zu; expected no input sequence "
             "twice (duplicate rows in the data files, or too few possible sequences for these sizes)",
             t->ops->name, split_name[p[j].split], p[j].index, split_name[p[i].split], p[i].index);
+done:
   free(work);
   free(p);
   return st;
@@ -172,7 +196,8 @@ sq_status sq_task_check_disjoint(const sq_task *t)
 /* ---- batches ----------------------------------------------------------------------------------------- */
 
 typedef struct {
-  size_t off, id, len, token, label, total; /* in 4-byte words, pieces on 64-byte boundaries of the storage */
+  /* in 4-byte words, pieces on 64-byte boundaries of the storage */
+  size_t off, id, len, token, label, value, total;
 } layout;
 
 static size_t round_up(size_t words)
@@ -188,7 +213,10 @@ static layout layout_of(const sq_task_info *info, int B)
   l.len = l.id + round_up(b);
   l.token = l.len + round_up(b);
   l.label = l.token + round_up(rows);
-  l.total = l.label + round_up(info->label_per_row ? rows : b);
+  l.value = l.label + round_up(info->label_per_row ? rows : b);
+  l.total = l.value;
+  if (info->vocab_size == 0)
+    l.total += round_up(rows * (size_t)info->input_dim * sizeof(sq_real) / sizeof(int32_t));
   return l;
 }
 
@@ -207,8 +235,10 @@ void sq_task_batch(const sq_task *t, sq_split split, int nseq, const size_t *ind
   int *off = (int *)store + l.off, *id = (int *)store + l.id, *len = (int *)store + l.len;
   int longest = pad == SQ_PAD_FULL ? info->seq_len : 0;
   int32_t *token = (int32_t *)store + l.token, *label = (int32_t *)store + l.label;
+  const size_t dim = info->vocab_size == 0 ? (size_t)info->input_dim : 0;
+  sq_real *value = dim > 0 ? (sq_real *)((int32_t *)store + l.value) : NULL;
 
-  SQ_ASSERT(nseq >= 1);
+  SQ_ASSERT(nseq >= 1 && (value == NULL || t->ops->values != NULL));
   for (int b = 0; b < nseq; ++b) {
     const int n = t->ops->length(t, split, index[b]);
     longest = n > longest ? n : longest;
@@ -217,10 +247,12 @@ void sq_task_batch(const sq_task *t, sq_split split, int nseq, const size_t *ind
   for (int b = 0; b < nseq; ++b) {
     const int n = t->ops->length(t, split, index[b]), r = off[b];
     t->ops->example(t, split, index[b], token + r, info->label_per_row ? label + r : label + b);
+    if (value != NULL) t->ops->values(t, split, index[b], value + (size_t)r * dim);
     off[b + 1] = r + (pad != SQ_PAD_NONE ? longest : n);
     len[b] = n;
     for (int i = r + n; i < off[b + 1]; ++i) {
       token[i] = 0;
+      for (size_t k = 0; k < dim; ++k) value[(size_t)i * dim + k] = 0;
       if (info->label_per_row) label[i] = SQ_IGNORE;
     }
     id[b] = b;
@@ -228,7 +260,8 @@ void sq_task_batch(const sq_task *t, sq_split split, int nseq, const size_t *ind
   *out = (sq_batch){
       .rows = {.nseq = nseq, .nrow = off[nseq], .off = off, .id = id, .len = pad == SQ_PAD_FULL ? len : NULL},
       .input_dim = info->input_dim,
-      .token = token,
+      .token = value == NULL ? token : NULL,
+      .value = value,
       .label_per_row = info->label_per_row,
       .label = label};
 }

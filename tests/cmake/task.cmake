@@ -7,3 +7,4 @@ sq_test(test_task_data SOURCES test_task_data.c ${CMAKE_SOURCE_DIR}/src/app/data
         MODULES task LIBRARIES sq::mpi F32)
 sq_test(test_task_bpe MODULES task F32 TIMEOUT 60)
 sq_script_test(test_task_unicode ${CMAKE_CURRENT_SOURCE_DIR}/test_task_unicode.sh)
+sq_test(test_task_wikitext MODULES task F32 TIMEOUT 120)

@@ -1,0 +1,81 @@
+/* tests/task_fixture.h: small data sets in the official layouts, made by the tests. */
+#pragma once
+
+#include <ftw.h>
+#include <sys/stat.h>
+
+#include "task_test.h"
+
+static inline const char *path_in(const char *dir, const char *name)
+{
+  static char path[8][512];
+  static int turn;
+  char *p = path[turn++ % 8];
+  snprintf(p, sizeof *path, "%s/%s", dir, name);
+  return p;
+}
+
+static inline int remove_one(const char *path, const struct stat *s, int type, struct FTW *f)
+{
+  (void)s;
+  (void)type;
+  (void)f;
+  return remove(path);
+}
+
+static inline void remove_tree(const char *dir)
+{
+  assert_int_equal(nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS), 0);
+}
+
+static inline unsigned fixture_random(uint32_t *x) /* xorshift, Marsaglia 2003 */
+{
+  *x ^= *x << 13;
+  *x ^= *x >> 17;
+  *x ^= *x << 5;
+  return *x;
+}
+
+/* ---- wikitext: a tokenizer of 258 tokens (bytes, "ab" 256, <|endoftext|> 257) and three texts -------- */
+
+static inline void write_tokenizer(const char *dir)
+{
+  static const char merges[] = "#version: 0.2\na b\n";
+  FILE *f = fopen(path_in(dir, "vocab.json"), "wb");
+  assert_non_null(f);
+  fputs("{", f);
+  for (int c = 0, next = 256; c < 256; ++c) {
+    const int itself = (c >= 33 && c <= 126) || (c >= 161 && c <= 172) || c >= 174;
+    fprintf(f, "\"\\u%04x\": %d, ", (unsigned)(itself ? c : next++), c);
+  }
+  fputs("\"ab\": 256, \"<|endoftext|>\": 257}\n", f);
+  assert_int_equal(fclose(f), 0);
+  write_text(path_in(dir, "merges.txt"), merges, strlen(merges));
+}
+
+/* `lines` lines of random words; every third is empty (one blank), as in the official files. */
+static inline void write_wiki(const char *path, int lines, uint32_t seed)
+{
+  FILE *f = fopen(path, "wb");
+  assert_non_null(f);
+  for (int i = 0; i < lines; ++i) {
+    fputc(' ', f);
+    for (int w = 0; i % 3 != 2 && w < 5; ++w) {
+      for (unsigned k = 0, n = 1 + fixture_random(&seed) % 6; k < n; ++k)
+        fputc('a' + (int)(fixture_random(&seed) % 4), f);
+      fputc(' ', f);
+    }
+    fputc('\n', f);
+  }
+  assert_int_equal(fclose(f), 0);
+}
+
+static inline void make_wikitext(const char *dir)
+{
+  write_tokenizer(dir);
+  write_wiki(path_in(dir, "wiki.train.raw"), 2500, 1);
+  write_wiki(path_in(dir, "wiki.valid.raw"), 60, 2);
+  write_wiki(path_in(dir, "wiki.test.raw"), 50, 3);
+}
+
+#define WIKITEXT_KEYS "\"_name_\":\"wikitext\",\"block_size\":16,\"vocab_size\":258"
