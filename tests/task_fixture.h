@@ -79,3 +79,27 @@ static inline void make_wikitext(const char *dir)
 }
 
 #define WIKITEXT_KEYS "\"_name_\":\"wikitext\",\"block_size\":16,\"vocab_size\":258"
+
+/* ---- cifar: `n` records a file, labels 0..9 in turn, random pixels ----------------------------------- */
+
+enum { CIFAR_RECORD = 3073 };
+
+static inline void write_cifar_batch(const char *path, int n, uint32_t seed)
+{
+  unsigned char *data = malloc((size_t)n * CIFAR_RECORD);
+  for (int i = 0; i < n; ++i)
+    for (int k = 0; k < CIFAR_RECORD; ++k)
+      data[i * CIFAR_RECORD + k] = (unsigned char)(k == 0 ? (unsigned)i % 10 : fixture_random(&seed) >> 11);
+  write_text(path, (const char *)data, (size_t)n * CIFAR_RECORD);
+  free(data);
+}
+
+static inline void make_cifar(const char *dir, int n)
+{
+  char name[32];
+  for (int k = 1; k <= 5; ++k) {
+    snprintf(name, sizeof name, "data_batch_%d.bin", k);
+    write_cifar_batch(path_in(dir, name), n, (uint32_t)k);
+  }
+  write_cifar_batch(path_in(dir, "test_batch.bin"), n, 6);
+}

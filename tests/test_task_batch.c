@@ -18,6 +18,8 @@ static const struct {
                 "\"num_train\":50,\"num_valid\":20,\"num_test\":10}}"},
     {"wikitext", "{\"dataset\":{" WIKITEXT_KEYS ",\"data_dir\":\"%s\",\"num_train\":50,\"num_valid\":20,"
                  "\"num_test\":10}}"},
+    {"cifar", "{\"dataset\":{\"_name_\":\"cifar\",\"data_dir\":\"%s\",\"num_train\":180,\"num_valid\":20,"
+              "\"num_test\":40}}"},
 };
 static char data[64]; /* the folder of those that have files */
 
@@ -27,6 +29,7 @@ static int make_data(void **state)
   setenv("SEQSPECTRA_CACHE", "", 1);
   make_folder(data);
   make_wikitext(data);
+  make_cifar(data, 40);
   return 0;
 }
 

@@ -143,26 +143,50 @@ static void hash_all(const sq_task *t, place *p, int32_t *token, int32_t *label)
     }
 }
 
-/* Examples whose input an example before them has, in the same split or in another. */
-static void note_repeats(const sq_task *t, const place *p, size_t n, int32_t *token[2], int32_t *label)
+typedef struct {
+  size_t within, across; /* examples whose input an earlier one has, in the same split or in another */
+  place first[2];
+} repeats;
+
+static repeats count_repeats(const sq_task *t, const place *p, size_t n, int32_t *token[2], int32_t *label)
 {
-  size_t within = 0, across = 0, first[2] = {0, 0};
+  repeats r = {0};
   for (size_t j = 1; j < n; ++j)
     for (size_t i = j; i-- > 0 && p[i].hash == p[j].hash;)
       if (same_input(t, &p[i], &p[j], token, label)) {
-        if (within + across == 0) first[0] = i, first[1] = j;
-        p[i].split == p[j].split ? ++within : ++across;
+        if (r.within + r.across == 0) {
+          r.first[0] = p[i];
+          r.first[1] = p[j];
+        }
+        if (p[i].split == p[j].split)
+          r.within++;
+        else
+          r.across++;
         break;
       }
-  if (within + across == 0) return;
-  const place *a = &p[first[0]], *b = &p[first[1]];
-  sq_note(
-      "task %s: %zu examples have the input of another one of their split, %zu of another split (the first: "
-      "%s example %zu and %s example %zu); such are these data",
-      t->ops->name, within, across, split_name[a->split], a->index, split_name[b->split], b->index);
+  return r;
 }
 
-sq_status sq_task_check_disjoint(const sq_task *t)
+static void describe(const repeats *r, char out[256])
+{
+  sq_format(out, 256,
+            "%zu examples have the input of another one of their split, %zu of another split; the first: %s "
+            "example %zu and %s example %zu",
+            r->within, r->across, split_name[r->first[0].split], r->first[0].index,
+            split_name[r->first[1].split], r->first[1].index);
+}
+
+static sq_status refuse_repeats(const sq_task *t, const repeats *r)
+{
+  if (r->within + r->across == 0) return SQ_OK;
+  return sq_fail(SQ_ERR_DATA,
+                 "task %s: %s example %zu has the same input as %s example %zu; expected no input sequence "
+                 "twice (duplicate rows in the data files, or too few possible sequences for these sizes)",
+                 t->ops->name, split_name[r->first[1].split], r->first[1].index,
+                 split_name[r->first[0].split], r->first[0].index);
+}
+
+static sq_status find_repeats(const sq_task *t, repeats *r)
 {
   const sq_task_info *info = t->ops->info(t);
   const size_t n = info->size[SQ_TRAIN] + info->size[SQ_VALID] + info->size[SQ_TEST];
@@ -175,21 +199,34 @@ sq_status sq_task_check_disjoint(const sq_task *t)
     hash_all(t, p, token[0], label);
     qsort(p, n, sizeof *p, place_order);
   }
-  if (st == SQ_OK && t->ops->may_repeat) {
-    note_repeats(t, p, n, token, label);
-    goto done;
-  }
-  for (size_t i = 0; st == SQ_OK && i < n; ++i)
-    for (size_t j = i + 1; st == SQ_OK && j < n && p[j].hash == p[i].hash; ++j)
-      if (same_input(t, &p[i], &p[j], token, label))
-        st = sq_fail(
-            SQ_ERR_DATA,
-            "task %s: %s example %zu has the same input as %s example %zu; expected no input sequence "
-            "twice (duplicate rows in the data files, or too few possible sequences for these sizes)",
-            t->ops->name, split_name[p[j].split], p[j].index, split_name[p[i].split], p[i].index);
-done:
+  if (st == SQ_OK) *r = count_repeats(t, p, n, token, label);
   free(work);
   free(p);
+  return st;
+}
+
+sq_status sq_task_check_disjoint(const sq_task *t)
+{
+  char text[256];
+  repeats r = {0};
+  sq_status st;
+  SQ_TRY(find_repeats(t, &r));
+  if (!t->ops->may_repeat) SQ_TRY(refuse_repeats(t, &r));
+  describe(&r, text);
+  if (r.within + r.across > 0) sq_note("task %s: %s; such are these data", t->ops->name, text);
+done:
+  return st;
+}
+
+sq_status sq_task_check_repeats(const sq_task *t, FILE *out)
+{
+  char text[256];
+  repeats r = {0};
+  sq_status st;
+  SQ_TRY(find_repeats(t, &r));
+  describe(&r, text);
+  fprintf(out, "%s\n", r.within + r.across > 0 ? text : "no input occurs twice");
+done:
   return st;
 }
 

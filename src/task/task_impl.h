@@ -7,3 +7,6 @@
 struct sq_task {
   const sq_task_ops *ops;
 };
+
+/* Prints how many examples have the input of another one. */
+sq_status sq_task_check_repeats(const sq_task *t, FILE *out);

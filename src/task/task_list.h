@@ -2,3 +2,4 @@
 SQ_TASK(listops)
 SQ_TASK(mqar)
 SQ_TASK(wikitext)
+SQ_TASK(cifar)

@@ -1,4 +1,4 @@
-# Tasks hold no sq_real, so one precision tells all of them; the batches' struct has one, hence both there.
+# Tasks of tokens hold no sq_real, so one precision tells all of them; batches and tasks of real values do.
 sq_test(test_task_mqar MODULES task F32)
 sq_test(test_task_listops MODULES task F32)
 sq_test(test_task_files MODULES task F32)
@@ -8,3 +8,4 @@ sq_test(test_task_data SOURCES test_task_data.c ${CMAKE_SOURCE_DIR}/src/app/data
 sq_test(test_task_bpe MODULES task F32 TIMEOUT 60)
 sq_script_test(test_task_unicode ${CMAKE_CURRENT_SOURCE_DIR}/test_task_unicode.sh)
 sq_test(test_task_wikitext MODULES task F32 TIMEOUT 120)
+sq_test(test_task_cifar MODULES task F32 F64 TIMEOUT 60)
