@@ -103,3 +103,29 @@ static inline void make_cifar(const char *dir, int n)
   }
   write_cifar_batch(path_in(dir, "test_batch.bin"), n, 6);
 }
+
+/* ---- imdb: `n` reviews a class and part; characters a..e, fewer of the later ones --------------------- */
+
+static inline void write_review(const char *dir, const char *folder, int i, const char *text)
+{
+  char path[512];
+  snprintf(path, sizeof path, "%s/%s/%d_%d.txt", dir, folder, i, strstr(folder, "pos") != NULL ? 8 : 2);
+  write_text(path, text, strlen(text));
+}
+
+static inline void make_imdb(const char *dir, int n)
+{
+  static const char *const folder[] = {"train", "test", "train/neg", "train/pos", "test/neg", "test/pos"};
+  uint32_t seed = 11;
+  for (int k = 0; k < 6; ++k) {
+    assert_int_equal(mkdir(path_in(dir, folder[k]), 0700), 0);
+    for (int i = 0; k >= 2 && i < n; ++i) {
+      char text[64];
+      const unsigned len = 5 + fixture_random(&seed) % 50;
+      for (unsigned j = 0; j < len; ++j)
+        text[j] = (char)('a' + fixture_random(&seed) % (1 + fixture_random(&seed) % 5));
+      text[len] = '\0';
+      write_review(dir, folder[k], i, text);
+    }
+  }
+}

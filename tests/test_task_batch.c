@@ -20,6 +20,8 @@ static const struct {
                  "\"num_test\":10}}"},
     {"cifar", "{\"dataset\":{\"_name_\":\"cifar\",\"data_dir\":\"%s\",\"num_train\":180,\"num_valid\":20,"
               "\"num_test\":40}}"},
+    {"imdb", "{\"dataset\":{\"_name_\":\"imdb\",\"data_dir\":\"%s\",\"max_tokens\":40,\"num_train\":180,"
+             "\"num_valid\":20,\"num_test\":200}}"},
 };
 static char data[64]; /* the folder of those that have files */
 
@@ -30,6 +32,7 @@ static int make_data(void **state)
   make_folder(data);
   make_wikitext(data);
   make_cifar(data, 40);
+  make_imdb(data, 100);
   return 0;
 }
 
