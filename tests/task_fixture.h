@@ -129,3 +129,27 @@ static inline void make_imdb(const char *dir, int n)
     }
   }
 }
+
+/* ---- mnist: n training and n test images, labels 0..9 in turn ---------------------------------------- */
+
+static inline void write_idx(const char *path, int images, unsigned n, uint32_t seed)
+{
+  const size_t head = images ? 16 : 8, size = images ? 784 : 1;
+  unsigned char *data = calloc(head + n * size, 1);
+  data[2] = 8;
+  data[3] = images ? 3 : 1;
+  for (int k = 0; k < 4; ++k) data[4 + k] = (unsigned char)(n >> (24 - 8 * k));
+  if (images) data[11] = data[15] = 28;
+  for (size_t i = 0; i < n * size; ++i)
+    data[head + i] = (unsigned char)(images ? fixture_random(&seed) >> 9 : i % 10);
+  write_text(path, (const char *)data, head + n * size);
+  free(data);
+}
+
+static inline void make_mnist(const char *dir, unsigned n)
+{
+  write_idx(path_in(dir, "train-images-idx3-ubyte"), 1, n, 21);
+  write_idx(path_in(dir, "train-labels-idx1-ubyte"), 0, n, 0);
+  write_idx(path_in(dir, "t10k-images-idx3-ubyte"), 1, n, 22);
+  write_idx(path_in(dir, "t10k-labels-idx1-ubyte"), 0, n, 0);
+}

@@ -22,6 +22,13 @@ static const struct {
               "\"num_test\":40}}"},
     {"imdb", "{\"dataset\":{\"_name_\":\"imdb\",\"data_dir\":\"%s\",\"max_tokens\":40,\"num_train\":180,"
              "\"num_valid\":20,\"num_test\":200}}"},
+    {"selective_copying",
+     "{\"dataset\":{\"_name_\":\"selective_copying\",\"input_seq_length\":24,\"num_tokens\":3}}"},
+    {"induction_heads", "{\"dataset\":{\"_name_\":\"induction_heads\",\"input_seq_length\":24}}"},
+    {"lag_copy", "{\"dataset\":{\"_name_\":\"lag_copy\",\"input_seq_length\":24,\"lag\":3}}"},
+    {"parity", "{\"dataset\":{\"_name_\":\"parity\",\"max_length\":20,\"test_max_length\":50}}"},
+    {"mnist", "{\"dataset\":{\"_name_\":\"mnist\",\"data_dir\":\"%s\",\"num_train\":180,\"num_valid\":20,"
+              "\"num_test\":200}}"},
 };
 static char data[64]; /* the folder of those that have files */
 
@@ -33,6 +40,7 @@ static int make_data(void **state)
   make_wikitext(data);
   make_cifar(data, 40);
   make_imdb(data, 100);
+  make_mnist(data, 200);
   return 0;
 }
 

@@ -10,3 +10,5 @@ sq_script_test(test_task_unicode ${CMAKE_CURRENT_SOURCE_DIR}/test_task_unicode.s
 sq_test(test_task_wikitext MODULES task F32 TIMEOUT 120)
 sq_test(test_task_cifar MODULES task F32 F64 TIMEOUT 60)
 sq_test(test_task_imdb MODULES task F32 TIMEOUT 60)
+sq_test(test_task_made MODULES task F32 TIMEOUT 60)
+sq_test(test_task_mnist MODULES task F32 F64 TIMEOUT 60)
