@@ -88,4 +88,20 @@ grep -q 'making' err.txt && fail "data make says that it makes before it has loo
 [ -e made ] && fail "a refused data make has left a folder"
 expect 0 -- "$s" data make listops --out made --num-train 4 --num-valid 2 --num-test 2 --min-length 5 --max-length 60
 expect 2 'exists; choose another --out' -- "$s" data make listops --out made
+printf 'abc\377' >bad.txt
+mkdir nothing
+expect 3 'tokenizer: neither vocab.json nor encoder.json in nothing/gpt2 or nothing' -- "$s" data tokenize bad.txt --data nothing
+if [ -r "$SQ_SOURCE/../shared/data/gpt2/vocab.bpe" ]; then
+  expect 3 'bad.txt: byte 3: 0xff is not UTF-8 here' -- "$s" data tokenize bad.txt --data "$SQ_SOURCE/../shared/data"
+  [ -s out.txt ] && fail "ids were printed of a text that is not UTF-8"
+  printf 'Hello, world' >good.txt
+  expect 0 -- "$s" data tokenize good.txt --data "$SQ_SOURCE/../shared/data"
+  [ "$(tr '\n' ' ' <out.txt)" = "15496 11 995 " ] || fail "data tokenize: $(cat out.txt)"
+fi
+for t in cifar imdb wikitext mnist; do
+  expect 3 'fetch-data.sh' -- "$s" data check $t nothing
+  expect 0 -- "$s" data info $t
+  grep -q 'fetch-data.sh' out.txt || fail "data info $t does not say where the files come from"
+done
+expect 2 'mqar is made while training and has no files' -- "$s" data check mqar
 finish
