@@ -15,6 +15,7 @@ enum { /* streams; a use never shares one.  Values are part of "same seed, same 
        SQ_STREAM_SHUFFLE = 6,    /* null model; index = sample */
        SQ_STREAM_REGAUGE = 7,    /* index = head */
        SQ_STREAM_TEST = 8,       /* tests only */
+       SQ_STREAM_ROUNDING = 9,   /* parameters moved by one rounding; index = layer */
        SQ_STREAM_DROPOUT = 1024, /* + site; see sq_nn_dropout */
 };
 
