@@ -189,8 +189,10 @@ static sq_status verify_model(verification *v)
   sq_status st;
   SQ_TRY(set_up(v));
   SQ_TRY(v->lti ? sq_verify_lti_recurrence(v) : sq_verify_recurrence(v));
-  if (!sq_verify_both_directions(v)) sq_verify_causality(v);
-  sq_verify_padding(v);
+  if (!sq_verify_both_directions(v)) { /* the second direction begins with what comes last, padding too */
+    sq_verify_causality(v);
+    sq_verify_padding(v);
+  }
   sq_verify_gradient(v);
   SQ_TRY(v->lti ? sq_verify_lti_regauge(v) : sq_verify_regauge(v));
   if (v->lti) SQ_TRY(sq_verify_lti_eigenvalues(v));
