@@ -1,8 +1,11 @@
 #!/usr/bin/env python3
-"""Share of eigenvalues by modulus, from a results file.
+"""Eigenvalues from a results file: their share by modulus, and where those of time-invariant layers lie.
 
-One panel a task; a stacked bar for each model, set of swept values and layer, at initialisation and after training, averaged over
-heads, sequences and seeds.  The bar on top of a panel is the null model: uniform attention at the same lengths."""
+spectra.png: one panel a task; a stacked bar for each model, set of swept values and layer, at initialisation and after training,
+averaged over heads, sequences and seeds.  The bar on top of a panel is the null model: uniform attention at the same lengths.
+
+eigenvalues.png, if a model has time-invariant layers (S4, S5, LRU): the complex plane with the unit circle, a row for each model and
+set of swept values, a column for each layer; every channel and seed, at initialisation and after training."""
 
 import argparse
 import os
@@ -27,6 +30,8 @@ NULL = "null_uniform_percent_radius_mean"
 DONE = 2
 BAR = 0.26  # inches from bar to bar
 NARROWEST = 4.5  # percent: a number fits into the part
+MOST_LAYERS = 6  # columns of the complex plane
+INIT, TRAINED = "#E69F00", "#0072B2"
 
 
 def mean(v):
@@ -83,6 +88,39 @@ def tasks_of(f, protocol):
         if blocks:
             out[task] = sorted(blocks, key=lambda b: b.first)
     return dict(sorted(out.items(), key=lambda item: item[1][0].first))
+
+
+class Plane:
+    """Complex eigenvalues of one model and one set of swept values: (points at init, points trained) of each layer."""
+
+    def __init__(self, first, task, name, layers):
+        self.first, self.task, self.name, self.layers = first, task, name, layers
+
+
+def points_of(lam, rows, stage, layer):
+    """Finite values of all channels, states and seeds: lam is (row, stage, layer, channel, state)."""
+    v = np.concatenate([np.ravel(lam[r, stage, layer]) for r in rows])
+    return v[np.isfinite(v)]
+
+
+def planes_of(f, protocol):
+    """Planes of all models that have complex eigenvalues, in the order of /cells."""
+    out = []
+    for task in f.get("spectra", {}):
+        for model in f["spectra"][task]:
+            g = f["spectra"][task][model].get(protocol)
+            if g is None or "lambda" not in g or not np.issubdtype(g["lambda"].dtype, np.complexfloating):
+                continue
+            lam, rows = g["lambda"], {}
+            for r, c in enumerate(g["cell"][:]):
+                if f["cells/status"][c] == DONE:
+                    rows.setdefault(", ".join([model] + varied(f, c)), []).append((c, r))
+            for name, members in rows.items():
+                of = [r for _, r in members]
+                layers = [(points_of(lam, of, 0, k), points_of(lam, of, lam.shape[1] - 1, k)) for k in range(lam.shape[2])]
+                if any(len(v) for pair in layers for v in pair):
+                    out.append(Plane(min(c for c, _ in members), task, name, layers))
+    return sorted(out, key=lambda p: p.first)
 
 
 def nulls_of(blocks):
@@ -156,6 +194,54 @@ def draw(tasks, protocol):
     return fig
 
 
+def columns_of(planes):
+    """Layers that are drawn: all, or the first, the last and some between."""
+    n = max(len(p.layers) for p in planes)
+    return sorted({round(i) for i in np.linspace(0, n - 1, min(n, MOST_LAYERS))})
+
+
+def limits_of(planes):
+    """Half the side of the square: the unit circle, and what lies outside."""
+    largest = max((np.abs(v).max() for p in planes for pair in p.layers for v in pair if len(v)), default=1.0)
+    return 1.08 * max(1.0, largest)
+
+
+def draw_plane(ax, init, trained, half):
+    turn = np.linspace(0, 2 * np.pi, 361)
+    ax.plot(np.cos(turn), np.sin(turn), color="0.55", linewidth=0.8)
+    ax.axhline(0, color="0.85", linewidth=0.6, zorder=0)
+    ax.axvline(0, color="0.85", linewidth=0.6, zorder=0)
+    most = max(len(init), len(trained), 1)
+    size, alpha = (14, 0.9) if most <= 200 else (6, 0.6) if most <= 2000 else (2, 0.35)
+    ax.scatter(init.real, init.imag, s=size, color=INIT, alpha=alpha, linewidths=0, rasterized=most > 2000)
+    ax.scatter(trained.real, trained.imag, s=size, color=TRAINED, alpha=alpha, linewidths=0, marker="D", rasterized=most > 2000)
+    ax.set_aspect("equal")
+    ax.set_xlim(-half, half)
+    ax.set_ylim(-half, half)
+    ax.tick_params(labelsize=7)
+
+
+def draw_planes(planes, protocol):
+    columns, side = columns_of(planes), 2.3
+    top, bottom = 0.35, 0.75  # inches: the first row's titles; the legend
+    height = side * len(planes) + top + bottom
+    fig, axes = plt.subplots(len(planes), len(columns), figsize=(side * len(columns) + 1.4, height), squeeze=False)
+    half = limits_of(planes)
+    for row, p in zip(axes, planes):
+        row[0].set_ylabel(f"{p.task}\n{p.name}", fontsize=8, fontweight="bold")
+        for ax, k in zip(row, columns):
+            if k >= len(p.layers):
+                ax.set_visible(False)
+                continue
+            draw_plane(ax, *p.layers[k], half)
+            ax.set_title(f"layer {k}", fontsize=8)
+    marks = [plt.Line2D([], [], linestyle="", marker=m, color=c, markersize=5) for m, c in (("o", INIT), ("D", TRAINED))]
+    fig.legend(marks, ["init", "trained"], title=r"$\lambda$ of time-invariant layers as stored, protocol " + protocol, loc="lower center",
+               ncol=2, fontsize=8, title_fontsize=9, frameon=False)
+    fig.tight_layout(rect=(0, bottom / height, 1, 1))
+    return fig
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("results")
@@ -165,15 +251,20 @@ def main():
     a = p.parse_args()
     try:
         with h5py.File(a.results, "r") as f:
-            tasks = tasks_of(f, a.protocol)
+            tasks, planes = tasks_of(f, a.protocol), planes_of(f, a.protocol)
     except (OSError, KeyError) as e:
         sys.exit(f"error: {a.results}: not a readable results file ({e})")
     if not tasks:
         sys.exit(f"error: {a.results}: no finished cell has spectra of protocol {a.protocol}")
     os.makedirs(a.out, exist_ok=True)
-    path = os.path.join(a.out, f"spectra.{a.format}" if a.protocol == "dsf" else f"spectra-{a.protocol}.{a.format}")
-    draw(tasks, a.protocol).savefig(path, dpi=150)
-    print(path)
+    suffix = "" if a.protocol == "dsf" else f"-{a.protocol}"
+    figures = [("spectra", draw(tasks, a.protocol))]
+    if planes:
+        figures.append(("eigenvalues", draw_planes(planes, a.protocol)))
+    for name, figure in figures:
+        path = os.path.join(a.out, f"{name}{suffix}.{a.format}")
+        figure.savefig(path, dpi=150)
+        print(path)
 
 
 if __name__ == "__main__":

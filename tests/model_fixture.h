@@ -100,7 +100,7 @@ static void fixture_inputs(fixture *f, const variant *v, int label_per_row)
     f->label[i] = i % 3 == 1 && label_per_row ? SQ_IGNORE : (int32_t)sq_rng_below(&r, NCLASS);
   }
   sq_nn_init_normal(&r, 1, NROW * INPUT_DIM, f->value);
-  f->b = (sq_batch){.rows = {NSEQ, NROW, f->off, f->id},
+  f->b = (sq_batch){.rows = {NSEQ, NROW, f->off, f->id, NULL},
                     .input_dim = INPUT_DIM,
                     .label_per_row = label_per_row,
                     .label = f->label};

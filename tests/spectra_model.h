@@ -64,11 +64,9 @@ typedef struct {
   void *work;
 } model_fixture;
 
-static inline model_fixture model_make(const char *variant, const char *more, int seq_len)
+static inline model_fixture model_of_json(const char *json, int seq_len)
 {
   model_fixture x = {0};
-  char json[2048];
-  cell_json(json, sizeof json, variant, more);
   if (sq_experiment_parse(test_schema(), json, "test", &x.e) != SQ_OK) fail_msg("%s", sq_error_text());
   x.c = sq_experiment_cell(x.e, 0);
   const sq_model_dims d = {
@@ -81,6 +79,13 @@ static inline model_fixture model_make(const char *variant, const char *more, in
   memset(x.work, 0xff, sq_model_work_bytes(x.m)); /* NaN */
   sq_model_init(x.m, 7, x.theta);
   return x;
+}
+
+static inline model_fixture model_make(const char *variant, const char *more, int seq_len)
+{
+  char json[2048];
+  cell_json(json, sizeof json, variant, more);
+  return model_of_json(json, seq_len);
 }
 
 static inline void model_release(model_fixture *x)
@@ -111,8 +116,10 @@ static inline void sample_make(sample_fixture *s, int n, const int *length)
     s->token[i] = (int32_t)sq_rng_below(&r, 32);
     s->label[i] = SQ_IGNORE;
   }
-  s->batch = (sq_batch){
-      .rows = {n, s->off[n], s->off, s->id}, .token = s->token, .label_per_row = 1, .label = s->label};
+  s->batch = (sq_batch){.rows = {.nseq = n, .nrow = s->off[n], .off = s->off, .id = s->id},
+                        .token = s->token,
+                        .label_per_row = 1,
+                        .label = s->label};
 }
 
 /* All fields of an analysis, filled with a value that no field holds. */
@@ -126,9 +133,7 @@ typedef struct {
 
 static inline size_t field_elements(const sq_field *f)
 {
-  size_t n = 1;
-  for (int i = 0; i < f->naxis; ++i) n *= (size_t)f->dim[i];
-  return n;
+  return sq_field_doubles(f);
 }
 
 static inline analysis_fixture analysis_make(const model_fixture *x, const char *protocol, int nsample,

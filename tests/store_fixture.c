@@ -37,10 +37,19 @@ static const sq_field fields[FIXTURE_FIELDS] = {
      4,
      {"layer", "head", "sample", "position"},
      {2, 2, 3, 17},
+     0,
      0},
-    {"percent_radius_mean", "share by modulus", "percent", 3, {"layer", "head", "radius_bin"}, {2, 2, 3}, 0},
-    {"effective_state_size_entropy", "exp of the entropy", "1", 3, {"layer", "head", "cut"}, {2, 2, 2}, 1},
-    {"length", "steps of the sequence", "step", 1, {"sample"}, {3}, -1},
+    {"percent_radius_mean",
+     "share by modulus",
+     "percent",
+     3,
+     {"layer", "head", "radius_bin"},
+     {2, 2, 3},
+     0,
+     0},
+    {"effective_state_size_entropy", "exp of the entropy", "1", 3, {"layer", "head", "cut"}, {2, 2, 2}, 1, 0},
+    {"length", "steps of the sequence", "step", 1, {"sample"}, {3}, -1, 0},
+    {"lambda", "eigenvalue", "1", 3, {"layer", "head", "cut"}, {2, 2, 2}, 1, 1},
 };
 static const int members[2][FIXTURE_SEEDS] = {{0, 2, 4}, {1, 3, 5}};
 static const char *const metrics[FIXTURE_CELLS] = {"accuracy", "accuracy", "accuracy",
@@ -118,9 +127,7 @@ sq_train_result fixture_result(int cell)
 
 size_t fixture_size(int field)
 {
-  size_t n = 1;
-  for (int i = 0; i < fields[field].naxis; ++i) n *= (size_t)fields[field].dim[i];
-  return n;
+  return sq_field_doubles(&fields[field]);
 }
 
 sq_status fixture_write(const fixture *f, sq_store *s, int cell, int rank)

@@ -8,7 +8,7 @@
 #define FIXTURE_CELLS  6 /* seeds x learning rates */
 #define FIXTURE_EVALS  4
 #define FIXTURE_STAGES 3
-#define FIXTURE_FIELDS 4
+#define FIXTURE_FIELDS 5 /* the last has complex values */
 
 typedef struct {
   sq_experiment *experiment;

@@ -96,9 +96,46 @@ static void the_quickstart_shows_attention_with_and_without_convolution_on_both_
   for (int i = 0; i < sq_experiment_ncell(e); ++i) {
     const sq_config *c = sq_experiment_cell(e, i);
     const int task = strcmp(sq_config_task_label(c), "mqar") == 0;
+    if (strcmp(sq_config_string(c, "model.layer"), "transformer") != 0) continue;
     ++*(sq_config_int(c, "model.dim_conv") > 0 ? &with[task] : &without[task]);
   }
   assert_true(with[1] >= 2 && without[1] >= 1 && with[0] >= 1 && without[0] >= 1);
+  sq_experiment_destroy(&e);
+}
+
+static void the_quickstart_shows_mamba2_with_convolution_and_a_time_invariant_layer(void **state)
+{
+  int mamba = 0, invariant = 0;
+  (void)state;
+  sq_experiment *e = load(CONFIGS "/quickstart.json");
+  for (int i = 0; i < sq_experiment_ncell(e); ++i) {
+    const sq_config *c = sq_experiment_cell(e, i);
+    const char *layer = sq_config_string(c, "model.layer");
+    const sq_mixer_ops *mixer = sq_mixer_find(layer);
+    mamba += strcmp(layer, "mamba") == 0 && sq_config_int(c, "model.conv_dim") > 0;
+    invariant += mixer != NULL && mixer->lti != NULL;
+  }
+  assert_true(mamba >= 1 && invariant >= 1);
+  sq_experiment_destroy(&e);
+}
+
+/* One small MQAR configuration for each kind of layer, all in one grid of three seeds. */
+static void the_grid_of_all_small_mqar_models_has_every_layer_and_three_seeds(void **state)
+{
+  enum { MAMBA, MAMBA_PLAIN, MAMBA_LTI, S4, S5, LRU, SOFTMAX, SOFTMAX_CONV, LINEAR, NORM, COUNT };
+  static const char *const name[COUNT] = {
+      "mqar-mamba2-conv", "mqar-mamba2",  "mqar-mamba2-lti-conv", "mqar-s4",     "mqar-s5",
+      "mqar-lru",         "mqar-softmax", "mqar-softmax-conv",    "mqar-linear", "mqar-norm-conv"};
+  int cells[COUNT] = {0};
+  (void)state;
+  sq_log_quiet(1);
+  sq_experiment *e = load(CONFIGS "/grids/mini-mqar-all.json");
+  sq_log_quiet(0);
+  for (int i = 0; i < sq_experiment_ncell(e); ++i)
+    for (int k = 0; k < COUNT; ++k)
+      cells[k] += strcmp(sq_config_model_label(sq_experiment_cell(e, i)), name[k]) == 0;
+  for (int k = 0; k < COUNT; ++k) assert_int_equal(cells[k], 3);
+  assert_int_equal(sq_experiment_ncell(e), 3 * COUNT);
   sq_experiment_destroy(&e);
 }
 
@@ -107,6 +144,7 @@ static void a_mini_grid_has_the_models_of_its_full_size_grid(void **state)
 {
   static const char *const pair[][2] = {
       {CONFIGS "/grids/mqar-attention.json", CONFIGS "/grids/mini-mqar-attention.json"},
+      {CONFIGS "/grids/mqar-ssm.json", CONFIGS "/grids/mini-mqar-ssm.json"},
       {CONFIGS "/grids/listops-attention.json", CONFIGS "/grids/mini-listops-attention.json"}};
   (void)state;
   sq_log_quiet(1);
@@ -145,11 +183,12 @@ static void expect_file(const char *path, const cJSON *published)
   cJSON_Delete(ours);
 }
 
-static void published_attention_cells_and_sweeps_are_here_unchanged(void **state)
+static void published_cells_and_sweeps_are_here_unchanged(void **state)
 {
   static const char *const task[] = {"mqar", "listops"};
   static const char *const sweep[][2] = {
       {"mqar/num_layers/mqar-sm-attention", "mqar-num-layers-sm-attention"},
+      {"mqar/num_layers/mqar-mamba2", "mqar-num-layers-mamba2"},
       {"mqar/seeds/mqar-sm-attention", "mqar-seeds-sm-attention"}};
   char path[512];
   int cells = 0;
@@ -164,7 +203,6 @@ static void published_attention_cells_and_sweeps_are_here_unchanged(void **state
     const cJSON *k;
     cJSON_ArrayForEach(k, cJSON_GetObjectItemCaseSensitive(all, task[t]))
     {
-      if (strstr(k->string, "-attention") == NULL) continue;
       sq_format(path, sizeof path, "%s/%s/%s.json", CONFIGS, task[t], k->string);
       expect_file(path, k);
       ++cells;
@@ -175,7 +213,76 @@ static void published_attention_cells_and_sweeps_are_here_unchanged(void **state
     expect_file(
         path, cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(all, "sweep"), sweep[i][0]));
   }
-  assert_int_equal(cells, 6);
+  assert_int_equal(cells, 12);
+  cJSON_Delete(all);
+}
+
+/* The published entries of all tasks are valid as they are, as far as this version has the task. */
+static void every_published_entry_of_a_known_task_is_accepted_as_it_is(void **state)
+{
+  static const char *const group[] = {"cifar", "imdb", "listops", "mqar", "wikitext"};
+  int accepted = 0;
+  (void)state;
+  if (access(PUBLISHED, R_OK) != 0) {
+    print_message("skipped: no %s\n", PUBLISHED);
+    skip();
+  }
+  cJSON *all = read_json(PUBLISHED);
+  assert_non_null(all);
+  sq_log_quiet(1);
+  for (size_t g = 0; g < sizeof group / sizeof *group; ++g) {
+    const cJSON *k;
+    cJSON_ArrayForEach(k, cJSON_GetObjectItemCaseSensitive(all, group[g]))
+    {
+      const char *task = cJSON_GetStringValue(
+          cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(k, "dataset"), "_name_"));
+      sq_experiment *e = NULL;
+      if (task == NULL || sq_task_find(task) == NULL) continue;
+      char *text = cJSON_PrintUnformatted(k);
+      if (sq_experiment_parse(program_schema(), text, k->string, &e) != SQ_OK)
+        fail_msg("%s", sq_error_text());
+      cJSON_free(text);
+      sq_experiment_destroy(&e);
+      ++accepted;
+    }
+  }
+  sq_log_quiet(0);
+  assert_true(accepted >= 12);
+  cJSON_Delete(all);
+}
+
+/* The models of the tasks that are not here yet: their part alone. */
+static void every_published_model_of_these_families_is_accepted_as_it_is(void **state)
+{
+  static const char *const group[] = {"cifar", "imdb", "listops", "mqar", "wikitext"};
+  static const sq_keyset *set[MAX_SETS];
+  const sq_schema models = {set, sq_model_keysets(set, MAX_SETS)};
+  int accepted = 0;
+  (void)state;
+  if (access(PUBLISHED, R_OK) != 0) {
+    print_message("skipped: no %s\n", PUBLISHED);
+    skip();
+  }
+  cJSON *all = read_json(PUBLISHED);
+  assert_non_null(all);
+  sq_log_quiet(1);
+  for (size_t g = 0; g < sizeof group / sizeof *group; ++g) {
+    const cJSON *k;
+    cJSON_ArrayForEach(k, cJSON_GetObjectItemCaseSensitive(all, group[g]))
+    {
+      cJSON *model = cJSON_CreateObject();
+      sq_experiment *e = NULL;
+      cJSON_AddItemToObject(model, "model", cJSON_Duplicate(cJSON_GetObjectItemCaseSensitive(k, "model"), 1));
+      char *text = cJSON_PrintUnformatted(model);
+      if (sq_experiment_parse(&models, text, k->string, &e) != SQ_OK) fail_msg("%s", sq_error_text());
+      cJSON_free(text);
+      cJSON_Delete(model);
+      sq_experiment_destroy(&e);
+      ++accepted;
+    }
+  }
+  sq_log_quiet(0);
+  assert_true(accepted >= 39);
   cJSON_Delete(all);
 }
 
@@ -184,8 +291,12 @@ int main(void)
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(every_file_loads_and_its_resolved_cells_read_back_the_same),
       cmocka_unit_test(the_quickstart_shows_attention_with_and_without_convolution_on_both_tasks),
+      cmocka_unit_test(the_quickstart_shows_mamba2_with_convolution_and_a_time_invariant_layer),
+      cmocka_unit_test(the_grid_of_all_small_mqar_models_has_every_layer_and_three_seeds),
       cmocka_unit_test(a_mini_grid_has_the_models_of_its_full_size_grid),
-      cmocka_unit_test(published_attention_cells_and_sweeps_are_here_unchanged),
+      cmocka_unit_test(published_cells_and_sweeps_are_here_unchanged),
+      cmocka_unit_test(every_published_entry_of_a_known_task_is_accepted_as_it_is),
+      cmocka_unit_test(every_published_model_of_these_families_is_accepted_as_it_is),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

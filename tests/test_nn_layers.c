@@ -113,6 +113,74 @@ static void column_sums_are_added(void **state)
   free(x), free(sum), free(start);
 }
 
+/* ---- dense -----------------------------------------------------------------------------------------------
+ */
+static sq_real *transposed(int rows, int columns, const sq_real *a)
+{
+  sq_real *t = zeros((size_t)(rows * columns));
+  for (int r = 0; r < rows; ++r)
+    for (int c = 0; c < columns; ++c) t[c * rows + r] = a[r * columns + c];
+  return t;
+}
+
+static void expect_equal(const char *what, size_t n, const sq_real *a, const sq_real *b, double allowed)
+{
+  for (size_t i = 0; i < n; ++i)
+    if (!(fabs((double)(a[i] - b[i])) <= allowed))
+      fail_msg("%s: element %zu is %.17g, not %.17g", what, i, (double)a[i], (double)b[i]);
+}
+
+/* A handful of products and sums of numbers of order 1. */
+static const double rounding = 1e-14;
+
+static void dense_is_linear_with_the_kernel_transposed(void **state)
+{
+  (void)state;
+  sq_real *x = normal(R * LDX), *K = normal(IN * OUT), *W = transposed(IN, OUT, K), *b = normal(OUT),
+          *dy = normal(R * LDY);
+  sq_real *y[2] = {zeros(R * LDY), zeros(R * LDY)}, *dx[2] = {zeros(R * LDX), zeros(R * LDX)};
+  sq_real *dK = zeros(IN * OUT), *dW = zeros(OUT * IN), *db[2] = {zeros(OUT), zeros(OUT)};
+  for (int bias = 0; bias < 2; ++bias)
+    for (int again = 0; again < 2; ++again) {
+      sq_nn_dense(R, IN, OUT, x, LDX, K, bias ? b : NULL, y[0], LDY);
+      sq_nn_linear(R, IN, OUT, x, LDX, W, bias ? b : NULL, y[1], LDY);
+      sq_nn_dense_back(R, IN, OUT, x, LDX, K, dy, LDY, dx[0], LDX, again, dK, bias ? db[0] : NULL);
+      sq_nn_linear_back(R, IN, OUT, x, LDX, W, dy, LDY, dx[1], LDX, again, dW, bias ? db[1] : NULL);
+      sq_real *want = transposed(OUT, IN, dW);
+      expect_equal("y", R * LDY, y[0], y[1], rounding);
+      expect_equal("dx", R * LDX, dx[0], dx[1], rounding);
+      expect_equal("dK", IN * OUT, dK, want, 4 * rounding);
+      expect_equal("db", OUT, db[0], db[1], 0);
+      free(want);
+    }
+  free(x), free(K), free(W), free(b), free(dy), free(y[0]), free(y[1]), free(dx[0]), free(dx[1]);
+  free(dK), free(dW), free(db[0]), free(db[1]);
+}
+
+/* Also with tokens that have no unit vector. */
+static void gathered_rows_equal_the_product_with_unit_vectors(void **state)
+{
+  (void)state;
+  enum { ROWS = 40 };
+  int32_t token[ROWS];
+  sq_real *x = zeros(ROWS * IN), *K = normal(IN * OUT), *b = normal(OUT), *dy = normal(ROWS * OUT);
+  sq_real *y[2] = {zeros(ROWS * OUT), zeros(ROWS * OUT)};
+  sq_real *dK[2] = {zeros(IN * OUT), zeros(IN * OUT)}, *db[2] = {zeros(OUT), zeros(OUT)};
+  for (int r = 0; r < ROWS; ++r) {
+    token[r] = (int32_t)sq_rng_below(&rng, IN + 4) - 2; /* -2 .. IN+1 */
+    if (0 <= token[r] && token[r] < IN) x[r * IN + token[r]] = 1;
+  }
+  sq_nn_onehot_dense(ROWS, IN, OUT, token, K, b, y[0]);
+  sq_nn_dense(ROWS, IN, OUT, x, IN, K, b, y[1], OUT);
+  sq_nn_onehot_dense_back(ROWS, IN, OUT, token, dy, dK[0], db[0]);
+  sq_nn_dense_back(ROWS, IN, OUT, x, IN, K, dy, OUT, NULL, 0, 0, dK[1], db[1]);
+  expect_equal("y", ROWS * OUT, y[0], y[1], rounding);
+  expect_equal("dK", IN * OUT, dK[0], dK[1], 4 * rounding);
+  expect_equal("db", OUT, db[0], db[1], 0);
+  free(x), free(K), free(b), free(dy), free(y[0]), free(y[1]), free(dK[0]), free(dK[1]), free(db[0]),
+      free(db[1]);
+}
+
 /* ---- layer norm ------------------------------------------------------------------------------------------
  */
 enum { D = 37 }; /* not a multiple of the lanes */
@@ -161,6 +229,102 @@ static void layernorm_has_mean_zero_and_variance_one(void **state)
   free(c.x), free(c.w), free(c.b), free(c.y), free(c.mean), free(c.rstd);
 }
 
+/* ---- batch norm ------------------------------------------------------------------------------------------
+ */
+enum {
+  BR = 23,
+  BD = 131,
+  CUT = 9
+}; /* rows in two shards; more channels than a panel, not a multiple of it */
+typedef struct {
+  sq_real *x, *w, *b, *dy, *y, *mean, *var, *rstd;
+  int constant; /* statistics */
+} batch_case;
+
+static void batch_statistics(batch_case *c)
+{
+  double sum[2 * BD + 1], more[2 * BD + 1];
+  sq_nn_batchnorm_sums(CUT, BD, c->x, sum);
+  sq_nn_batchnorm_sums(BR - CUT, BD, c->x + CUT * BD, more);
+  for (int i = 0; i < 2 * BD + 1; ++i) sum[i] += more[i];
+  sq_nn_batchnorm_moments(BD, sum, c->mean, c->var);
+  sq_nn_batchnorm_rstd(BD, c->var, 1e-5, c->rstd);
+}
+
+static double batch_scalar(void *ctx)
+{
+  batch_case *c = ctx;
+  if (!c->constant) batch_statistics(c);
+  sq_nn_batchnorm(BR, BD, c->x, c->mean, c->rstd, c->w, c->b, c->y);
+  return dot(BR * BD, c->y, c->dy);
+}
+
+static batch_case batch_open(void)
+{
+  return (batch_case){normal(BR * BD), normal(BD), normal(BD), normal(BR * BD), zeros(BR * BD), zeros(BD),
+                      zeros(BD),       zeros(BD),  0};
+}
+static void batch_close(batch_case *c)
+{
+  free(c->x), free(c->w), free(c->b), free(c->dy), free(c->y), free(c->mean), free(c->var), free(c->rstd);
+}
+
+static void batchnorm_equals_its_definition(void **state)
+{
+  (void)state;
+  batch_case c = batch_open();
+  for (int r = 0; r < BR; ++r) {
+    c.x[r * BD + 5] = 3; /* a constant channel: variance 0 */
+    c.x[r * BD + 6] += 10;
+  }
+  batch_scalar(&c);
+  for (int ch = 0; ch < BD; ++ch) {
+    double mean = 0, var = 0;
+    for (int r = 0; r < BR; ++r) mean += (double)c.x[r * BD + ch] / BR;
+    for (int r = 0; r < BR; ++r) var += pow((double)c.x[r * BD + ch] - mean, 2) / BR;
+    /* <x^2> - <x>^2 cancels: eps (10^2 + 1) for channel 6, and eps/1e-5 of it in the constant channel's output */
+    assert_true(fabs((double)c.mean[ch] - mean) < 1e-14 * 10 && fabs((double)c.var[ch] - var) < 1e-13 * 10);
+    assert_true((double)c.var[ch] >= 0);
+    for (int r = 0; r < BR; ++r) {
+      const double want =
+          ((double)c.x[r * BD + ch] - mean) / sqrt(var + 1e-5) * (double)c.w[ch] + (double)c.b[ch];
+      assert_true(fabs((double)c.y[r * BD + ch] - want) < 1e-11);
+    }
+  }
+  batch_close(&c);
+}
+
+/* The gradient of the input through mean and variance, from the sums of two shards. */
+static void batchnorm_backward_is_the_derivative_of_forward(void **state)
+{
+  (void)state;
+  for (int constant = 0; constant < 2; ++constant) {
+    batch_case c = batch_open();
+    double sum[2 * BD], more[2 * BD];
+    sq_real *dx = zeros(BR * BD), *add = normal(BR * BD), *start = zeros(BR * BD), *dw = zeros(BD),
+            *db = zeros(BD);
+    batch_scalar(&c);
+    c.constant = constant;
+    sq_nn_batchnorm_back_sums(CUT, BD, c.x, c.mean, c.rstd, c.dy, sum);
+    sq_nn_batchnorm_back_sums(BR - CUT, BD, c.x + CUT * BD, c.mean, c.rstd, c.dy + CUT * BD, more);
+    for (int i = 0; i < 2 * BD; ++i) sum[i] += more[i];
+    for (int i = 0; i < BD; ++i) {
+      db[i] = (sq_real)sum[i];
+      dw[i] = (sq_real)sum[BD + i];
+    }
+    memcpy(start, add, BR * BD * sizeof *add);
+    sq_nn_batchnorm_back(BR, BD, c.x, c.w, c.mean, c.rstd, c.dy, constant ? NULL : sum, BR, add, 1);
+    memcpy(dx, c.dy, BR * BD * sizeof *dx); /* in place */
+    sq_nn_batchnorm_back(BR, BD, c.x, c.w, c.mean, c.rstd, dx, constant ? NULL : sum, BR, dx, 0);
+    for (int i = 0; i < BR * BD; ++i) assert_true(fabs((double)(add[i] - start[i] - dx[i])) < 1e-14);
+    expect_gradient("w", batch_scalar, &c, BD, c.w, dw);
+    expect_gradient("b", batch_scalar, &c, BD, c.b, db);
+    expect_gradient("x", batch_scalar, &c, BR * BD, c.x, dx);
+    free(dx), free(add), free(start), free(dw), free(db);
+    batch_close(&c);
+  }
+}
+
 /* ---- activations -----------------------------------------------------------------------------------------
  */
 enum { N = 53 };
@@ -179,7 +343,9 @@ static double activation_scalar(void *ctx)
     memcpy(c->y, c->x, N * sizeof *c->y);
     sq_nn_silu_mul(N, c->z, c->y);
     break;
-  default: sq_nn_glu(1, N, c->x, c->y); break; /* x holds 2N */
+  case 3: sq_nn_glu(1, N, c->x, c->y); break; /* x holds 2N */
+  case 4: sq_nn_gelu_tanh(N, c->x, c->y); break;
+  default: sq_nn_gate(N, c->x, c->z, c->y); break;
   }
   return dot(N, c->y, c->dy);
 }
@@ -201,6 +367,13 @@ static void activation_backward_is_the_derivative_of_forward(void **state)
   c.which = 3;
   sq_nn_glu_back(1, N, c.x, c.dy, dx);
   expect_gradient("glu", activation_scalar, &c, 2 * N, c.x, dx);
+  c.which = 4;
+  sq_nn_gelu_tanh_back(N, c.x, c.dy, dx);
+  expect_gradient("gelu, tanh form", activation_scalar, &c, N, c.x, dx);
+  c.which = 5;
+  sq_nn_gate_back(N, c.x, c.z, c.dy, dx, dz);
+  expect_gradient("gate, v", activation_scalar, &c, N, c.x, dx);
+  expect_gradient("gate, z", activation_scalar, &c, N, c.z, dz);
   free(c.x), free(c.z), free(c.dy), free(c.y), free(dx), free(dz);
 }
 
@@ -392,6 +565,46 @@ static void head_in_blocks_equals_dense_head(void **state)
   free(x), free(W), free(scratch), free(logits), free(dx), free(dx0), free(dW), free(dW0);
 }
 
+static void dense_head_is_the_head_with_the_kernel_transposed(void **state)
+{
+  (void)state;
+  sq_real *x = normal(R * IN), *K = normal(IN * V), *W = transposed(IN, V, K), *b = normal(V),
+          *scratch = zeros(sq_nn_xent_head_scratch(R, V));
+  sq_real *dx[2] = {zeros(R * IN), zeros(R * IN)}, *db[2] = {zeros(V), zeros(V)};
+  sq_real *dK = zeros(IN * V), *dW = zeros(V * IN);
+  int32_t label[R];
+  sq_tally t[2] = {{0, 0, 0}, {0, 0, 0}};
+  for (int r = 0; r < R; ++r) label[r] = r == 4 ? SQ_IGNORE : (int32_t)sq_rng_below(&rng, V);
+  sq_nn_xent_dense_head(R, IN, V, x, K, b, label, 0.25, dx[0], dK, db[0], scratch, &t[0]);
+  sq_nn_xent_head(R, IN, V, x, W, b, label, 0.25, dx[1], dW, db[1], scratch, &t[1]);
+  sq_real *want = transposed(V, IN, dW);
+  assert_true(t[0].nlabel == R - 1 && t[1].nlabel == R - 1 && t[0].ncorrect == t[1].ncorrect);
+  assert_true(fabs(t[0].loss_sum - t[1].loss_sum) < 1e-13);
+  expect_equal("dx", R * IN, dx[0], dx[1], rounding);
+  expect_equal("dK", IN * V, dK, want, rounding);
+  expect_equal("db", V, db[0], db[1], rounding);
+  free(x), free(K), free(W), free(b), free(scratch), free(dx[0]), free(dx[1]), free(db[0]), free(db[1]);
+  free(dK), free(dW), free(want);
+}
+
+static void log_probabilities_are_normalised_and_keep_differences(void **state)
+{
+  (void)state;
+  sq_real *x = normal(R * V), *y = malloc(R * V * sizeof *y);
+  x[0] = 800; /* exp overflows */
+  memcpy(y, x, R * V * sizeof *y);
+  sq_nn_log_softmax(R, V, y);
+  for (int r = 0; r < R; ++r) {
+    double sum = 0;
+    for (int v = 0; v < V; ++v) {
+      sum += exp((double)y[r * V + v]);
+      assert_true(fabs((double)(y[r * V + v] - y[r * V] - x[r * V + v] + x[r * V])) < 1e-12);
+    }
+    assert_true(fabs(sum - 1) < 1e-13);
+  }
+  free(x), free(y);
+}
+
 static void large_logits_do_not_overflow(void **state)
 {
   (void)state;
@@ -409,8 +622,12 @@ int main(void)
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(linear_backward_is_the_derivative_of_forward),
       cmocka_unit_test(column_sums_are_added),
+      cmocka_unit_test(dense_is_linear_with_the_kernel_transposed),
+      cmocka_unit_test(gathered_rows_equal_the_product_with_unit_vectors),
       cmocka_unit_test(layernorm_backward_is_the_derivative_of_forward),
       cmocka_unit_test(layernorm_has_mean_zero_and_variance_one),
+      cmocka_unit_test(batchnorm_equals_its_definition),
+      cmocka_unit_test(batchnorm_backward_is_the_derivative_of_forward),
       cmocka_unit_test(activation_backward_is_the_derivative_of_forward),
       cmocka_unit_test(convolution_equals_its_definition),
       cmocka_unit_test(convolution_backward_is_the_derivative_of_forward),
@@ -419,6 +636,8 @@ int main(void)
       cmocka_unit_test(max_pooling_takes_the_first_maximum),
       cmocka_unit_test(cross_entropy_gradient_is_the_derivative_of_the_loss),
       cmocka_unit_test(head_in_blocks_equals_dense_head),
+      cmocka_unit_test(dense_head_is_the_head_with_the_kernel_transposed),
+      cmocka_unit_test(log_probabilities_are_normalised_and_keep_differences),
       cmocka_unit_test(large_logits_do_not_overflow),
   };
   return cmocka_run_group_tests(tests, setup, NULL);

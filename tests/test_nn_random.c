@@ -59,7 +59,7 @@ static void dropout_masks_do_not_depend_on_the_shards(void **state)
 {
   (void)state;
   int shard_off[NSEQ + 1];
-  sq_batch b = {.rows = {NSEQ, ROWS, off, id}, .input_dim = 1};
+  sq_batch b = {.rows = {NSEQ, ROWS, off, id, NULL}, .input_dim = 1};
   const sq_pass p = pass_of(&b.rows);
   fill(ROWS * C, whole);
   sq_nn_dropout(&p, 0.4, 3, C, whole, C);
@@ -128,6 +128,44 @@ static void dropout_row_is_a_row_of_dropout(void **state)
   assert_memory_equal(m, whole + (size_t)(5 * LEN + 8) * C, sizeof m);
 }
 
+static void dropout_of_columns_is_one_mask_for_all_steps(void **state)
+{
+  (void)state;
+  const sq_rows rows = {NSEQ, ROWS, off, id, NULL};
+  const sq_pass p = pass_of(&rows);
+  sq_real m[C];
+  int different = 0;
+  fill(ROWS * C, whole);
+  sq_nn_dropout_columns(&p, 0.4, 3, C, whole, C);
+  for (int b = 0; b < NSEQ; ++b) {
+    const sq_real *first = whole + (size_t)off[b] * C;
+    sq_nn_dropout_row(&p, 0.4, 3, id[b], 0, C, m);
+    for (int t = 0; t < LEN; ++t) assert_memory_equal(first + (size_t)t * C, m, sizeof m);
+    different += memcmp(first, whole, sizeof m) != 0;
+  }
+  assert_int_equal(different, NSEQ - 1); /* each sequence has its own */
+}
+
+static void dropout_of_columns_does_not_depend_on_the_shards(void **state)
+{
+  (void)state;
+  int shard_off[NSEQ + 1];
+  sq_batch b = {.rows = {NSEQ, ROWS, off, id, NULL}, .input_dim = 1};
+  const sq_pass p = pass_of(&b.rows);
+  fill(ROWS * C, whole);
+  sq_nn_dropout_columns(&p, 0.4, 3, C, whole, C);
+  fill(ROWS * C, part);
+  for (int s = 0; s < sq_shard_count(NSEQ); ++s) {
+    const sq_batch shard = sq_batch_shard(&b, s, shard_off);
+    const sq_pass q = pass_of(&shard.rows);
+    sq_nn_dropout_columns(&q, 0.4, 3, C, part + (size_t)off[sq_shard_first(NSEQ, s)] * C, C);
+  }
+  assert_memory_equal(whole, part, sizeof whole);
+  const sq_pass evaluation = {.rows = &b.rows, .train = 0, .seq_len = LEN};
+  sq_nn_dropout_columns(&evaluation, 0.4, 3, C, part, C);
+  assert_memory_equal(whole, part, sizeof whole);
+}
+
 static void shards_cover_the_batch_once(void **state)
 {
   (void)state;
@@ -135,7 +173,7 @@ static void shards_cover_the_batch_once(void **state)
   int shard_off[NSEQ + 1];
   for (int i = 0; i < ROWS; ++i) token[i] = label[i] = i;
   for (int per_row = 0; per_row < 2; ++per_row) {
-    const sq_batch b = {.rows = {NSEQ, ROWS, off, id},
+    const sq_batch b = {.rows = {NSEQ, ROWS, off, id, NULL},
                         .input_dim = 1,
                         .token = token,
                         .label_per_row = per_row,
@@ -183,6 +221,30 @@ static void initialisers_have_the_stated_distributions(void **state)
   free(x);
 }
 
+/* Density of the normal distribution at 2 and its mass within +-2 give the variance of the cut one, 1 - 4 phi(2)/mass;
+   its fourth moment is below 1.2. */
+static void lecun_normal_is_cut_off_and_has_the_stated_variance(void **state)
+{
+  (void)state;
+  enum { N = 100000 };
+  const double fan_in = 12, phi = exp(-2) / sqrt(2 * acos(-1)), mass = erf(sqrt(2)), cut = 1 - 4 * phi / mass;
+  sq_real *x = malloc(N * sizeof *x);
+  sq_rng r;
+  double mean = 0, square = 0, largest = 0;
+  sq_rng_init(&r, 1, SQ_STREAM_TEST, 1);
+  sq_nn_init_lecun_normal(&r, fan_in, N, x);
+  for (int i = 0; i < N; ++i) {
+    largest = fmax(largest, fabs((double)x[i]));
+    mean += (double)x[i] / N;
+    square += (double)x[i] * (double)x[i] / N;
+  }
+  assert_true(fabs(mean) < 5 / sqrt(fan_in * N)); /* five standard deviations */
+  assert_true(fabs(square * fan_in - 1) < 5 * sqrt(1.2 / cut / cut / N));
+  const double bound = 2 / sqrt(fan_in * cut);
+  assert_true(largest <= bound * (1 + 1e-6) && largest > 0.99 * bound);
+  free(x);
+}
+
 static void parameters_are_found_and_aligned(void **state)
 {
   (void)state;
@@ -209,8 +271,11 @@ int main(void)
       cmocka_unit_test(dropout_is_the_generator_of_the_header),
       cmocka_unit_test(dropout_depends_on_seed_step_and_site_only_in_training),
       cmocka_unit_test(dropout_row_is_a_row_of_dropout),
+      cmocka_unit_test(dropout_of_columns_is_one_mask_for_all_steps),
+      cmocka_unit_test(dropout_of_columns_does_not_depend_on_the_shards),
       cmocka_unit_test(shards_cover_the_batch_once),
       cmocka_unit_test(initialisers_have_the_stated_distributions),
+      cmocka_unit_test(lecun_normal_is_cut_off_and_has_the_stated_variance),
       cmocka_unit_test(parameters_are_found_and_aligned),
   };
   return cmocka_run_group_tests(tests, setup, NULL);

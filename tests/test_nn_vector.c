@@ -65,6 +65,15 @@ static long double gelu_slope(long double v)
 {
   return erfcl(-v * sqrtl(0.5L)) / 2 + v * expl(-v * v / 2) / sqrtl(2 * acosl(-1));
 }
+static long double gelu_tanh(long double v)
+{
+  return v / (1 + expl(-2 * sqrtl(2 / acosl(-1)) * (v + 0.044715L * v * v * v)));
+}
+static long double gelu_tanh_slope(long double v)
+{
+  const long double a = 2 * sqrtl(2 / acosl(-1)), s = 1 / (1 + expl(-a * (v + 0.044715L * v * v * v)));
+  return s + v * s * (1 - s) * a * (1 + 3 * 0.044715L * v * v);
+}
 static long double silu(long double v)
 {
   return v / (1 + expl(-v));
@@ -136,6 +145,38 @@ static void slope_of_gelu_is_right(void **state)
   for (int i = 0; i < N; ++i) assert_true(one[i] == y[i]);
 }
 
+/* The argument 2z of the sigmoid has an error of about eps |2z|, and |v| sigmoid' |2z| is below 1 for v < 0; for v > 0
+   the sigmoid is 1 - small.  Two roundings of order 1 remain. */
+static void tanh_form_of_gelu_and_its_slope_are_right(void **state)
+{
+  (void)state;
+  long double worst = 0, slope = 0;
+  spread(-45, 45);
+  for (int i = 0; i < N; ++i) one[i] = 1;
+  sq_nn_gelu_tanh(N, x, y);
+  for (int i = 0; i < N; ++i) {
+    const long double want = gelu_tanh(x[i]);
+    worst = fmaxl(worst, fabsl(y[i] - want) / fmaxl(1, fabsl(want)));
+  }
+  expect_at_most("GELU (tanh), eps", worst / SQ_REAL_EPS, 2);
+  sq_nn_gelu_tanh_back(N, x, one, y);
+  for (int i = 0; i < N; ++i) slope = fmaxl(slope, fabsl(y[i] - gelu_tanh_slope(x[i])));
+  expect_at_most("GELU (tanh)', eps", slope / SQ_REAL_EPS, 4);
+  sq_nn_gelu_tanh_back(N, x, one, one);
+  for (int i = 0; i < N; ++i) assert_true(one[i] == y[i]);
+}
+
+static void tanh_form_of_large_arguments_is_the_limit(void **state)
+{
+  (void)state;
+  const sq_real in[4] = {(sq_real)1e30, (sq_real)-1e30, NAN, INFINITY}, ones[4] = {1, 1, 1, 1};
+  sq_real out[4];
+  sq_nn_gelu_tanh(4, in, out);
+  assert_true(out[0] == in[0] && out[1] == 0 && isnan(out[2]) && isinf(out[3]));
+  sq_nn_gelu_tanh_back(4, in, ones, out);
+  assert_true(out[0] == 1 && out[1] == 0 && isnan(out[2]) && out[3] == 1);
+}
+
 static void silu_is_within_four_ulp(void **state)
 {
   (void)state;
@@ -154,6 +195,8 @@ int main(void)
       cmocka_unit_test(gelu_is_within_six_ulp),
       cmocka_unit_test(gelu_of_large_arguments_is_the_limit),
       cmocka_unit_test(slope_of_gelu_is_right),
+      cmocka_unit_test(tanh_form_of_gelu_and_its_slope_are_right),
+      cmocka_unit_test(tanh_form_of_large_arguments_is_the_limit),
       cmocka_unit_test(silu_is_within_four_ulp),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -446,6 +446,35 @@ static void attention_can_be_given_eigenvalues_of_one(void **state)
   factors_release(&x);
 }
 
+static void the_skip_belongs_to_the_map_and_to_distance_zero(void **state)
+{
+  (void)state;
+  factors_fixture x = factors_random(31, 40, 3, 2, 0, 0.3);
+  double y[80], e[40] = {0}, want[40] = {0}, run[80], sigma[2][40], top[2];
+  int n[2];
+  double *M = dense_matrix(&x.f);
+  assert_int_equal(sq_factors_hankel(&x.f, 17, sigma[0], &n[0], &top[0]), SQ_OK);
+  x.f.skip = -1.5;
+  for (int i = 0; i < 40; ++i) M[i * 40 + i] += x.f.skip;
+  for (int i = 0; i < 40; ++i)
+    for (int k = 0; k < 2; ++k) {
+      y[2 * i + k] = 0;
+      for (int j = 0; j <= i; ++j) y[2 * i + k] += M[i * 40 + j] * x.f.v[2 * j + k];
+    }
+  assert_int_equal(sq_factors_run(&x.f, run), SQ_OK);
+  expect_below("run with skip", relative_error(80, run, y), 1e-13);
+  for (int i = 0; i < 40; ++i)
+    for (int j = 0; j <= i; ++j) want[i - j] += M[i * 40 + j] * M[i * 40 + j];
+  const double largest = largest_abs(40, want);
+  for (int d = 0; d < 40; ++d) want[d] /= largest;
+  assert_int_equal(sq_factors_energy(&x.f, e), SQ_OK);
+  expect_below("energy with skip", relative_error(40, e, want), 1e-13);
+  assert_int_equal(sq_factors_hankel(&x.f, 17, sigma[1], &n[1], &top[1]), SQ_OK);
+  assert_true(top[0] == top[1] && memcmp(sigma[0], sigma[1], (size_t)n[0] * sizeof(double)) == 0);
+  free(M);
+  factors_release(&x);
+}
+
 int main(void)
 {
   const struct CMUnitTest tests[] = {
@@ -469,6 +498,7 @@ int main(void)
       cmocka_unit_test(a_map_of_rank_r_has_effective_size_r),
       cmocka_unit_test(other_coordinates_change_eigenvalues_and_nothing_that_is_invariant),
       cmocka_unit_test(attention_can_be_given_eigenvalues_of_one),
+      cmocka_unit_test(the_skip_belongs_to_the_map_and_to_distance_zero),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -57,7 +57,7 @@ static void same(double got, double expected)
 static void check_spectra(const sq_results *r, int g, int row, int cell, int written)
 {
   static const char *const name[] = {"log_lambda", "percent_radius_mean", "effective_state_size_entropy",
-                                     "length"};
+                                     "length", "lambda"};
   for (int stage = 0; stage < FIXTURE_STAGES; ++stage)
     for (int f = 0; f < FIXTURE_FIELDS; ++f) {
       double *data;

@@ -142,7 +142,8 @@ static sq_status on_stage(void *user, int stage, const sq_real *theta, void *wor
 sq_status on_evaluated(void *user, int k, const sq_eval_record *r)
 {
   trace *t = user;
-  assert_int_equal(k, t->neval);
+  if (t->checkpoint == NULL) assert_int_equal(k, t->neval); /* a continued run starts where the state was */
+  t->first_eval = t->neval == 0 ? k : t->first_eval;
   assert_true(t->neval < MAX_TRACE);
   t->calls_after_stop += t->stop_at_poll > 0 && t->npoll >= t->stop_at_poll;
   t->eval[t->neval++] = *r;
@@ -161,10 +162,37 @@ static int on_poll(void *user, long step, long total)
   return t->npoll == t->stop_at_poll;
 }
 
+static sq_status on_restore(void *user, const sq_train_state *s, int *restored)
+{
+  trace *t = user;
+  sq_train_state copy = *s;
+  *restored = sq_checkpoint_read(t->checkpoint, "test", &copy, t->note, sizeof t->note);
+  t->restored_step = *restored ? copy.step : -1;
+  return SQ_OK;
+}
+
+static int on_due(void *user, long step)
+{
+  const trace *t = user;
+  return t->save_every > 0 && step > 0 && step % t->save_every == 0;
+}
+
+static sq_status on_save(void *user, const sq_train_state *s)
+{
+  trace *t = user;
+  ++t->nsave;
+  return t->lost ? SQ_OK : sq_checkpoint_write(t->checkpoint, "test", s);
+}
+
 sq_status run_with(const sq_experiment *e, trace *t, spy **out)
 {
   const sq_config *c = sq_experiment_cell(e, 0);
-  sq_train_hooks hooks = {t, on_stage, on_evaluated, on_poll};
+  sq_train_hooks hooks = {.user = t, .stage = on_stage, .evaluated = on_evaluated, .poll = on_poll};
+  if (t->checkpoint != NULL) {
+    hooks.restore = on_restore;
+    hooks.due = on_due;
+    hooks.save = on_save;
+  }
   sq_model_dims d;
   sq_model *m = NULL;
   spy *s = spy_open(c);

@@ -44,7 +44,11 @@ typedef struct {
   const sq_model *model;
   long allocations_first, allocations_last; /* at the third and at the last poll */
   sq_status hook_error;
-  long asked[SQ_NSPLIT]; /* examples */
+  long asked[SQ_NSPLIT];                   /* examples */
+  const char *checkpoint;                  /* path; NULL: none */
+  int save_every, lost, nsave, first_eval; /* lost: saving does nothing, as if the process had been killed */
+  long restored_step;
+  char note[512];
 } trace;
 sq_status on_evaluated(void *user, int k, const sq_eval_record *r); /* user: trace */
 /* Runs cell 0; *out, if wanted, is the spy as the run left it (owned). */

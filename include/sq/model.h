@@ -33,6 +33,8 @@ void sq_model_init(const sq_model *m, uint64_t seed, sq_real *theta);
  */
 double sq_model_flops(const sq_model *m, int nseq, const int *len, long nlabel);
 int sq_model_output_dim(const sq_model *m);
+/* 1: what sq_model_logits() gives are log-probabilities, as the published JAX models' output. */
+int sq_model_log_probabilities(const sq_model *m);
 
 /* ---- one shard alone ------------------------------------------------------------------------------------
  * For tests, analyses and evaluation.  Statistics over the batch (BatchNorm) are those of the shard. */
@@ -86,7 +88,8 @@ int sq_model_segment_ranges(const sq_model *m, int k, size_t range[2][2]);
 void sq_model_statistics(const sq_model *m, int k, const double *sum, sq_real *gradient);
 
 /* What a layer saw and made, in `work`, after any of the calls above (evaluation-mode quantities after
-   sq_model_evaluate and sq_model_logits with p NULL).  Pointers are into work. */
+   sq_model_evaluate and sq_model_logits with p NULL) but sq_model_gradient, whose derive_back uses the workspace
+   again.  Pointers are into work. */
 typedef struct {
   const sq_mixer *mixer;
   const void *tape;

@@ -34,6 +34,19 @@ void sq_nn_linear_back(int R, int in, int out, const sq_real *x, int ldx, const 
                        int ldy, sq_real *dx, int lddx, int add_dx, sq_real *dW, sq_real *db);
 void sq_nn_column_sums_add(int R, int C, const sq_real *x, int ldx, sq_real *sum_add);
 
+/* ---- dense.c: y = x K + b, K (in,out) --------------------------------------------------------------------
+ */
+void sq_nn_dense(int R, int in, int out, const sq_real *x, int ldx, const sq_real *K,
+                 const sq_real *b /* NULL */, sq_real *y, int ldy);
+/* As sq_nn_linear_back. */
+void sq_nn_dense_back(int R, int in, int out, const sq_real *x, int ldx, const sq_real *K, const sq_real *dy,
+                      int ldy, sq_real *dx, int lddx, int add_dx, sq_real *dK, sq_real *db);
+/* x row r is the unit vector of token[r], or zero where that is not in 0..in-1: rows of K are gathered. */
+void sq_nn_onehot_dense(int R, int in, int out, const int32_t *token, const sq_real *K, const sq_real *b,
+                        sq_real *y);
+void sq_nn_onehot_dense_back(int R, int in, int out, const int32_t *token, const sq_real *dy, sq_real *dK,
+                             sq_real *db);
+
 /* ---- layernorm.c: biased variance over the row; eps 1e-5 or 1e-6 -----------------------------------------
  */
 void sq_nn_layernorm(int R, int D, const sq_real *x, const sq_real *w, const sq_real *b, double eps,
@@ -42,6 +55,23 @@ void sq_nn_layernorm_back(int R, int D, const sq_real *x, const sq_real *w, cons
                           const sq_real *rstd, const sq_real *dy, sq_real *dx, int add_dx, sq_real *dw,
                           sq_real *db);
 
+/* ---- batchnorm.c: biased variance over all rows of a batch, cut where its shards add up their sums ----------
+ */
+/* sum (1+2D): R, sum x, sum x^2. */
+void sq_nn_batchnorm_sums(int R, int D, const sq_real *x, double *sum);
+/* Of the whole batch: var = max(0, <x^2> - <x>^2). */
+void sq_nn_batchnorm_moments(int D, const double *sum, sq_real *mean, sq_real *var);
+void sq_nn_batchnorm_rstd(int D, const sq_real *var, double eps, sq_real *rstd);
+void sq_nn_batchnorm(int R, int D, const sq_real *x, const sq_real *mean, const sq_real *rstd,
+                     const sq_real *w, const sq_real *b, sq_real *y);
+/* sum (2D): sum dy, sum dy xh with xh = (x - mean) rstd; the shard's part of them is that of db and dw. */
+void sq_nn_batchnorm_back_sums(int R, int D, const sq_real *x, const sq_real *mean, const sq_real *rstd,
+                               const sq_real *dy, double *sum);
+/* sum: of the whole batch of `count` rows; NULL: mean and variance are constants.  dx may be dy. */
+void sq_nn_batchnorm_back(int R, int D, const sq_real *x, const sq_real *w, const sq_real *mean,
+                          const sq_real *rstd, const sq_real *dy, const double *sum, double count,
+                          sq_real *dx, int add_dx);
+
 /* ---- activation.c: elementwise, exact derivatives --------------------------------------------------------
  */
 /* Vector forms; worst errors: exp 2 ulp of sq_real, SiLU 4, GELU 6 (also in its lower tail).  exp(-inf) = 0,
@@ -49,12 +79,19 @@ void sq_nn_layernorm_back(int R, int D, const sq_real *x, const sq_real *w, cons
 void sq_nn_exp(size_t n, const sq_real *x, sq_real *y);
 void sq_nn_gelu(size_t n, const sq_real *x, sq_real *y);                          /* 0.5x(1+erf(x/sqrt2)) */
 void sq_nn_gelu_back(size_t n, const sq_real *x, const sq_real *dy, sq_real *dx); /* dx may be dy */
+/* Tanh form, 0.5x(1 + tanh(sqrt(2/pi)(x + 0.044715x^3))); error 2 eps max(1, |y|). */
+void sq_nn_gelu_tanh(size_t n, const sq_real *x, sq_real *y);
+void sq_nn_gelu_tanh_back(size_t n, const sq_real *x, const sq_real *dy, sq_real *dx); /* dx may be dy */
 void sq_nn_relu(size_t n, const sq_real *x, sq_real *y);
 void sq_nn_relu_back(size_t n, const sq_real *x, const sq_real *dy, sq_real *dx);
 void sq_nn_silu_mul(size_t n, const sq_real *z, sq_real *y); /* y *= SiLU(z) */
 /* given y0 (before gating), z, dy: dy0 = dy*SiLU(z), dz = dy*y0*SiLU'(z) */
 void sq_nn_silu_mul_back(size_t n, const sq_real *y0, const sq_real *z, const sq_real *dy, sq_real *dy0,
                          sq_real *dz);
+/* y = v sigmoid(z); y may be v or z.  Given dy: dv = dy sigmoid(z), dz = dy v sigmoid'(z); dv may be dy. */
+void sq_nn_gate(size_t n, const sq_real *v, const sq_real *z, sq_real *y);
+void sq_nn_gate_back(size_t n, const sq_real *v, const sq_real *z, const sq_real *dy, sq_real *dv,
+                     sq_real *dz);
 /* Gated linear unit: a (R,2D); y (R,D) = a[:D]*sigmoid(a[D:]) */
 void sq_nn_glu(int R, int D, const sq_real *a, sq_real *y);
 void sq_nn_glu_back(int R, int D, const sq_real *a, const sq_real *dy, sq_real *da);
@@ -64,6 +101,8 @@ void sq_nn_glu_back(int R, int D, const sq_real *a, const sq_real *dy, sq_real *
 /* In place on x (R,C) with row stride ldx: kept values are scaled by 1/(1-rate).  The same call on a gradient
    is the backward pass.  No effect if !p->train or rate == 0.  `site` numbers the place in the network. */
 void sq_nn_dropout(const sq_pass *p, double rate, int site, int C, sq_real *x, int ldx);
+/* The same with one mask for all steps of a sequence: that of its step 0. */
+void sq_nn_dropout_columns(const sq_pass *p, double rate, int site, int C, sq_real *x, int ldx);
 /* Keep-mask for one row block of attention weights: m[j] (n columns) = 0 or 1/(1-rate), row = (sequence id,
  * i). */
 void sq_nn_dropout_row(const sq_pass *p, double rate, int site, int id, int i, int n, sq_real *m);
@@ -112,8 +151,17 @@ size_t sq_nn_xent_head_scratch(int R, int V);
 void sq_nn_xent_head(int R, int D, int V, const sq_real *x, const sq_real *W, const sq_real *b,
                      const int32_t *label, double scale, sq_real *dx, sq_real *dW, sq_real *db,
                      sq_real *scratch, sq_tally *tally);
+/* The same with logits = x K + b, K (D,V). */
+void sq_nn_xent_dense_head(int R, int D, int V, const sq_real *x, const sq_real *K, const sq_real *b,
+                           const int32_t *label, double scale, sq_real *dx, sq_real *dK, sq_real *db,
+                           sq_real *scratch, sq_tally *tally);
+/* logits (R,V) become log-probabilities. */
+void sq_nn_log_softmax(int R, int V, sq_real *logits);
 
 /* ---- init.c: published initialisers ------------------------------------------------------------------ */
 void sq_nn_init_uniform(sq_rng *r, double bound, size_t n, sq_real *x); /* U(-bound, bound) */
 void sq_nn_init_normal(sq_rng *r, double std, size_t n, sq_real *x);
 void sq_nn_init_constant(double v, size_t n, sq_real *x);
+/* Normal, cut off at two standard deviations and scaled to variance 1/fan_in. */
+void sq_nn_init_lecun_normal(sq_rng *r, double fan_in, size_t n, sq_real *x);
+double sq_nn_truncated_normal(sq_rng *r); /* N(0,1) on [-2,2] */

@@ -19,3 +19,6 @@ typedef float sq_real;
 
 /* Complex numbers of the analyses: float64 in both programs, stored {r, i}. */
 typedef double _Complex sq_complex;
+#ifndef CMPLX /* glibc gives it to GCC only */
+#define CMPLX(re, im) __builtin_complex((double)(re), (double)(im))
+#endif

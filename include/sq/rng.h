@@ -15,7 +15,8 @@ enum { /* streams; a use never shares one.  Values are part of "same seed, same 
        SQ_STREAM_SHUFFLE = 6,    /* null model; index = sample */
        SQ_STREAM_REGAUGE = 7,    /* index = head */
        SQ_STREAM_TEST = 8,       /* tests only */
-       SQ_STREAM_SPLIT = 9,      /* which training examples are for validation; index = class, or 0 */
+       SQ_STREAM_ROUNDING = 9,   /* parameters moved by one rounding; index = layer */
+       SQ_STREAM_SPLIT = 10,     /* which training examples are for validation; index = class, or 0 */
        SQ_STREAM_MADE = 16,      /* + number of a generated task; index = example, + split << 32 */
        SQ_STREAM_DROPOUT = 1024, /* + site; see sq_nn_dropout */
 };

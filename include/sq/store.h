@@ -37,15 +37,25 @@
  *     cell                 (row) rows of /cells
  *     stage                text scale: init, snapshot 1.., trained
  *     stage_step           (row, stage) training step, -1 = none
- *     <field>              (row, stage, axes of the field) float64, NaN = not there; attributes units, long_name,
- *                          invariant ("yes", "no", "n/a").  Fields and axes: src/spectra/fields.c.  Both protocols:
- *                          length, log_lambda, percent_radius_{mean,std}, percent_phase_{mean,std}.  dsf also:
+ *     <field>              (row, stage, axes of the field) float64, NaN = not there; complex fields: compound {r, i} of
+ *                          two float64; attributes units, long_name, invariant ("yes", "no", "n/a").  Fields and axes:
+ *                          src/spectra/fields.c.  Both protocols: length, log_lambda, percent_radius_{mean,std},
+ *                          percent_phase_{mean,std}; time-invariant layers have lambda (layer, channel, state), complex
+ *                          (published: (layer, state)), instead of length and log_lambda.  dsf also:
  *                          null_uniform_percent_radius_mean, null_shuffled_percent_radius_mean, log_lambda_quantile,
  *                          share_above_one, spectral_entropy, memory_distance_quantile, hankel_sigma,
- *                          hankel_log_sigma1, effective_state_size_{tolerance,entropy,entropy_squared}
+ *                          hankel_log_sigma1, effective_state_size_{tolerance,entropy,entropy_squared}; where lambda
+ *                          belongs to every step, lyapunov_{exponent,horizon}; time-invariant layers, no shuffled null
+ *                          model, and lambda_{radius,certified,condition,backward_error,sensitivity},
+ *                          percent_radius_{shift,marked}, and modal_energy_percent_radius (diagonal) or
+ *                          power_norm_max, numerical_radius, kernel_energy_quantile (dense)
  *
  *   /segments/             64 rows, one for each start or resume: time, program_version, cpu, blas, blas_kernel, mpi, hdf5,
  *                          hosts, ranks, threads
+ *   /operators/transition/<label>/layer<k>/     added by `operator transition`, here or in a file of its own:
+ *     lambda               (channel, state) complex; attributes units, method (secular, dense, distributed, diagonal)
+ *     backward_error       (channel, state) |A x - lambda x| / (|A| |x|); diagonal: 0
+ *     certified            (channel, state) int64: 1 proven by a disc of its own (method secular; diagonal), else 0
  *   /weights/<cell>/<name> if run.save_weights: the `trained` parameters, in the published names and shapes
  */
 #pragma once
@@ -151,8 +161,8 @@ const char *sq_results_group_path(const sq_results *r, int g);
 int sq_results_group_cells(const sq_results *r, int g, const int **cell);
 int sq_results_group_nstage(const sq_results *r, int g);
 int sq_results_has_field(const sq_results *r, int g, const char *field);
-/* One field of one (row, stage): *owned* array and its dims (at most SQ_FIELD_AXES).  SQ_ERR_DATA if absent.
- */
+/* One field of one (row, stage): *owned* array and its dims (at most SQ_FIELD_AXES); complex values have one
+   more dimension, of 2.  SQ_ERR_DATA if absent. */
 sq_status sq_results_field(const sq_results *r, int g, const char *field, int row, int stage, double **data,
                            int *ndim, int dim[SQ_FIELD_AXES]);
 /* Coordinates of an axis of a group ("cut", "memory_quantile"): *owned*.  SQ_ERR_DATA if absent or text. */
@@ -172,7 +182,11 @@ typedef struct sq_h5 sq_h5;
 sq_status sq_h5_open(const char *path, sq_h5 **f); /* SQ_ERR_DATA */
 sq_status sq_h5_create_file(const char *path,
                             sq_h5 **f); /* SQ_ERR_IO; written to a temporary name, renamed by close */
+/* Adds to a results file that no run writes (its lock is held until close): the changed copy takes the file's
+   name at close.  SQ_ERR_DATA if it is none, SQ_ERR_USAGE if a run writes it, SQ_ERR_IO. */
+sq_status sq_h5_extend_results(const char *path, sq_h5 **f);
 sq_status sq_h5_close(sq_h5 **f);       /* SQ_ERR_IO if the data could not be written */
+void sq_h5_abandon(sq_h5 **f);          /* closes; nothing that was written appears.  NULL is fine */
 int sq_h5_exists(const sq_h5 *f, const char *path); /* a dataset or group; external links count as absent */
 /* Names of the members of a group, sorted, *owned* (free each, then the array). */
 sq_status sq_h5_list(const sq_h5 *f, const char *group, char ***name, int *n);
@@ -186,6 +200,8 @@ sq_status sq_h5_read_int_attribute(const sq_h5 *f, const char *object, const cha
 sq_status sq_h5_write(sq_h5 *f, const char *path, int ndim, const size_t *dim,
                       const double *data); /* makes groups */
 sq_status sq_h5_write_int(sq_h5 *f, const char *path, int ndim, const size_t *dim, const int64_t *data);
+sq_status sq_h5_write_complex(sq_h5 *f, const char *path, int ndim, const size_t *dim,
+                              const sq_complex *data); /* compound {r, i} */
 sq_status sq_h5_write_text_attribute(sq_h5 *f, const char *object, const char *name, const char *text);
 sq_status sq_h5_write_int_attribute(sq_h5 *f, const char *object, const char *name, int value);
 const char *sq_hdf5_version(void);

@@ -88,6 +88,17 @@ typedef struct {
       flops; /* flops: total spent in training steps, model formula */
 } sq_train_result;
 
+/* All that determines the future of a run, between two steps: saving these bytes and putting them back continues
+   it as if nothing had happened.  Pieces: the numbers of the loop, parameters, both moments, the best weights. */
+#define SQ_STATE_PARTS 5
+typedef struct {
+  long step;
+  struct {
+    void *data;
+    size_t bytes;
+  } part[SQ_STATE_PARTS];
+} sq_train_state;
+
 /* Called by sq_train_cell; NULL members are not wanted.  An error returned by a hook ends the run with it.
    The result given to sq_train_cell is filled as the run goes: in a hook, `steps` is the number of steps
    done, and in the `trained` stage `best_step` is the step that the weights come from. */
@@ -99,6 +110,11 @@ typedef struct {
   sq_status (*evaluated)(void *user, int k, const sq_eval_record *r);
   /* Before each step and each evaluation batch; nonzero stops the run (SQ_OUTCOME_STOPPED). */
   int (*poll)(void *user, long step, long total);
+  /* Checkpoints.  restore: once, before anything else; fills the state and sets *restored, or leaves both.  due:
+     before each step, nonzero: save now.  save: then, and when the run stops. */
+  sq_status (*restore)(void *user, const sq_train_state *s, int *restored);
+  int (*due)(void *user, long step);
+  sq_status (*save)(void *user, const sq_train_state *s);
 } sq_train_hooks;
 
 typedef struct { /* what a cell will need and do, from its configuration alone */
@@ -121,3 +137,17 @@ void sq_train_model_dims(const sq_config *c, const sq_task_info *info, sq_model_
    values, no `trained` stage. SQ_ERR_MEMORY before the first step, or an error of a hook. */
 sq_status sq_train_cell(const sq_config *c, const sq_model *m, const sq_task *t, const sq_train_hooks *h,
                         sq_train_result *r);
+
+/* ---- checkpoint.c: a state in a file -------------------------------------------------------------------
+ * Two are kept: PATH and, before it, PATH.old.  A file is written under a temporary name, synced and renamed, and so
+ * is its directory's entry; at every moment one whole checkpoint has its name.  A checksum covers all bytes. */
+/* `owner` tells whose state it is (configuration, precision): a file of another owner is not read.  SQ_ERR_IO: the
+   checkpoint before stays. */
+sq_status sq_checkpoint_write(const char *path, const char *owner, const sq_train_state *s);
+/* Reads the newest whole checkpoint of this owner into the state's parts: 1 if there is one.  What is wrong with a
+   damaged one goes to `note` ("" if nothing); the one before is then taken. */
+int sq_checkpoint_read(const char *path, const char *owner, sq_train_state *s, char *note, size_t cap);
+/* Removes PATH, PATH.old and leftovers of an interrupted write. */
+void sq_checkpoint_remove(const char *path);
+/* Bytes of one file, for `plan`. */
+size_t sq_checkpoint_bytes(const char *owner, const sq_train_state *s);

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "progress.h"
 #include "sq/base.h"
 
 struct sq_cell_shape {
@@ -33,11 +34,7 @@ int sq_cells_nsample(const sq_config *c, const sq_task_info *info)
 size_t sq_fields_bytes(const sq_field *f, int n)
 {
   size_t bytes = 0;
-  for (int i = 0; i < n; ++i) {
-    size_t size = sizeof(double);
-    for (int a = 0; a < f[i].naxis; ++a) size *= (size_t)f[i].dim[a];
-    bytes += size;
-  }
+  for (int i = 0; i < n; ++i) bytes += sq_field_doubles(&f[i]) * sizeof(double);
   return bytes;
 }
 
@@ -64,7 +61,8 @@ static sq_status check_fit(const sq_config *c, const sq_model *m, const sq_task_
 
 static int same_field(const sq_field *a, const sq_field *b)
 {
-  if (strcmp(a->name, b->name) != 0 || a->naxis != b->naxis) return 0;
+  if (strcmp(a->name, b->name) != 0 || a->naxis != b->naxis || a->complex_values != b->complex_values)
+    return 0;
   for (int i = 0; i < a->naxis; ++i)
     if (a->dim[i] != b->dim[i] || strcmp(a->axis[i], b->axis[i]) != 0) return 0;
   return 1;
@@ -324,6 +322,95 @@ sq_store_plan sq_cells_store_plan(const sq_cells *c)
                          .ngroup = c->ngroup,
                          .group = c->spectra,
                          .weights = any ? c->weights : NULL};
+}
+
+/* ---- memory ------------------------------------------------------------------------------------------- */
+
+static int descending(const void *a, const void *b)
+{
+  const size_t x = *(const size_t *)a, y = *(const size_t *)b;
+  return x > y ? -1 : x < y;
+}
+
+/* Bytes of the cells, the largest first; *owned*, NULL without memory. */
+static size_t *largest_first(const sq_cells *c)
+{
+  size_t *bytes = sq_calloc((size_t)c->ncell, sizeof *bytes, "memory plan");
+  if (bytes == NULL) return NULL;
+  memcpy(bytes, c->bytes, (size_t)c->ncell * sizeof *bytes);
+  qsort(bytes, (size_t)c->ncell, sizeof *bytes, descending);
+  return bytes;
+}
+
+/* double: the sum of what cannot be had need not fit a size_t. */
+static double bytes_of_ranks(const sq_cells *c, const size_t *bytes, int nrank)
+{
+  double need = 0;
+  for (int i = 0; i < c->ncell && i < nrank; ++i) need += (double)bytes[i];
+  return need;
+}
+
+int sq_cells_ranks_that_fit(const sq_cells *c, int most)
+{
+  size_t *bytes = largest_first(c);
+  int n = 0;
+  if (bytes == NULL) return most;
+  while (n < most && bytes_of_ranks(c, bytes, n + 1) <= (double)sq_memory_bytes()) ++n;
+  free(bytes);
+  return n;
+}
+
+/* What takes most of a cell's memory: the vectors as long as theta, or what grows with a batch. */
+static const char *what_to_reduce(const sq_cells *c, int i)
+{
+  const sq_config *cell = sq_experiment_cell(c->experiment, i);
+  const sq_train_plan *p = &c->plan[i];
+  /* Parameters, two moments, gradient, best weights, and three of the gradient tree. */
+  const double vectors = 8.0 * (double)p->nparam * sizeof(sq_real);
+  if (vectors > 0.5 * (double)c->bytes[i])
+    return "a smaller model.hidden_dim, model.state_dim or vocabulary needs less";
+  /* From so many sequences on, a smaller batch has smaller shards. */
+  if (sq_config_int(cell, "train.batch_size") > SQ_MAX_SHARDS || p->dims.max_seqs > 1)
+    return "a smaller train.batch_size (and eval_batch_size) or shorter sequences need less";
+  return "shorter sequences or a smaller model.hidden_dim need less";
+}
+
+static int largest_cell(const sq_cells *c)
+{
+  int k = 0;
+  for (int i = 1; i < c->ncell; ++i)
+    if (c->bytes[i] > c->bytes[k]) k = i;
+  return k;
+}
+
+sq_status sq_cells_check_memory(const sq_cells *c, int nlocal)
+{
+  const double have = (double)sq_memory_bytes();
+  const int largest = largest_cell(c), busy = nlocal < c->ncell ? nlocal : c->ncell;
+  size_t *bytes = largest_first(c);
+  char cell[32], all[32], there[32];
+
+  if (bytes == NULL) return SQ_ERR_MEMORY;
+  const double need = bytes_of_ranks(c, bytes, busy), one = (double)bytes[0];
+  free(bytes);
+  sq_format_bytes(cell, one);
+  sq_format_bytes(all, need);
+  sq_format_bytes(there, have);
+  if (one > have)
+    return sq_fail(SQ_ERR_USAGE,
+                   "cell %s needs %s of memory (%.0f bytes), this machine has %s (%.0f bytes): %s",
+                   sq_cells_label(c, largest), cell, one, there, have, what_to_reduce(c, largest));
+  if (need > have)
+    return sq_fail(
+        SQ_ERR_USAGE,
+        "%d ranks at once need %s of memory (%.0f bytes; the largest cell, %s, %s), this machine has "
+        "%s (%.0f bytes): use at most %d of its ranks, or %s",
+        busy, all, need, sq_cells_label(c, largest), cell, there, have, sq_cells_ranks_that_fit(c, busy),
+        what_to_reduce(c, largest));
+  if (need > 0.8 * have)
+    sq_warn("the largest cells of %d rank%s need %s of the %s that this machine has", busy,
+            busy == 1 ? "" : "s", all, there);
+  return SQ_OK;
 }
 
 /* ---- data -------------------------------------------------------------------------------------------- */

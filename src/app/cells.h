@@ -37,6 +37,12 @@ void sq_cells_release_shapes(sq_cells *c);
 sq_store_plan sq_cells_store_plan(const sq_cells *c); /* borrows from c */
 int sq_cells_nsample(const sq_config *c, const sq_task_info *info);
 const char *sq_cells_label(const sq_cells *c, int i);
+/* Whether the largest cells of `nlocal` ranks of this machine fit into its memory together, a warning if they take
+   nearly all: SQ_ERR_USAGE with the largest cell, the bytes needed and there, and what to reduce.  Nothing of that
+   size has been allocated. */
+sq_status sq_cells_check_memory(const sq_cells *c, int nlocal);
+/* Ranks whose largest cells fit into this machine's memory together, at most `most`; 0: not even one. */
+int sq_cells_ranks_that_fit(const sq_cells *c, int most);
 
 /* What the data of a cell depend on, as text; *owned*.  Cells of equal text have the same data. */
 char *sq_cells_data_key(const sq_config *c);
@@ -75,3 +81,9 @@ void sq_job_clear(sq_worker_state *w);
 void sq_segment_fill(MPI_Comm comm, sq_segment *s, int threads);
 /* Distinct host names of comm's ranks, on its rank 0; returns how many there are. */
 int sq_hosts_gather(MPI_Comm comm, char *out, size_t cap);
+
+/* ---- weights.c ----------------------------------------------------------------------------------------- */
+/* theta (params total) from /params, else /weights/<cell>, else the root of the file; grid: the configuration as
+   loaded, whose cell is compared with the file's.  SQ_ERR_DATA, or SQ_ERR_USAGE for the weights of another model. */
+sq_status sq_weights_read(const sq_model *m, const sq_experiment *grid, const char *file, int cell,
+                          sq_real *theta);

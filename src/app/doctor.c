@@ -18,6 +18,7 @@
 #include "cells.h"
 #include "progress.h"
 #include "sq/base.h"
+#include "sq/eigen.h"
 #include "sq/linalg.h"
 
 typedef struct {
@@ -159,6 +160,42 @@ static void check_blas(report *r)
   } else {
     ok("BLAS: %s%s%s", b.name, *b.kernel ? ", kernel " : "", b.kernel);
   }
+}
+
+static sq_complex cyclic_shift(const void *user, int i, int j)
+{
+  return i == (j + 1) % *(const int *)user;
+}
+
+/* A ScaLAPACK of another MPI links and fails when it is used. */
+static void check_scalapack(report *r)
+{
+  enum { N = 24 };
+  const int n = N;
+  sq_complex lambda[N], part[N * N];
+  sq_pgrid *g = NULL;
+  sq_dist d;
+  sq_eigen_report e;
+  sq_status st;
+  if (!sq_eigen_has_scalapack()) {
+    warning(r, "ScaLAPACK: %s", sq_eigen_scalapack());
+    remedy("only operator --method distributed needs it");
+    return;
+  }
+  SQ_TRY(sq_pgrid_create(MPI_COMM_WORLD, n, SQ_EIGEN_MIN_BLOCK, &g));
+  SQ_TRY(sq_dist_init(&d, g, n, n, SQ_EIGEN_MIN_BLOCK));
+  sq_dist_fill(&d, cyclic_shift, &n, part);
+  SQ_TRY(sq_eigen_values(&d, part, 0, lambda, &e));
+done:
+  if (st == SQ_OK) {
+    ok("ScaLAPACK: %s, eigenvalues on a grid of %d x %d", sq_eigen_scalapack(), sq_pgrid_describe(g).nprow,
+       sq_pgrid_describe(g).npcol);
+  } else {
+    broken(r, "ScaLAPACK: %s: %s", sq_eigen_scalapack(), sq_error_text());
+    remedy("it must be built for this MPI: -DSQ_SCALAPACK=OFF does without");
+    sq_error_clear();
+  }
+  sq_pgrid_destroy(&g);
 }
 
 /* ---- the folder -------------------------------------------------------------------------------------- */
@@ -356,6 +393,7 @@ sq_status sq_app_doctor(int argc, char **argv)
   if (strlen(dir) > 4000) return sq_fail(SQ_ERR_USAGE, "doctor: the name of the folder is too long");
   check_launcher(&r);
   check_blas(&r);
+  check_scalapack(&r);
   check_cores(&r);
   check_memory(&r);
   if (writable(&r, dir)) {

@@ -54,9 +54,24 @@ static const sq_command command[] = {
      "  --set KEY=VALUE  override a key in all cells; may be repeated\n"
      "  --verbose        each error with its tolerance and where it was found\n",
      sq_app_verify, SQ_SERIAL},
-    {"operator", "large operators (reserved)", "KIND CONFIG|RESULTS",
-     "Reserved for transition, hankel, koopman and covariance operators: not part of this version.\n",
-     sq_app_operator, SQ_SERIAL},
+    {"operator", "all eigenvalues of large transition matrices, over all ranks",
+     "transition CONFIG [--weights FILE.h5 --cell K] [--layer I] [--channel C]\n"
+     "       [--method auto|dense|distributed|secular] [--out FILE.h5] [--set KEY=VALUE ...]",
+     "Transition matrices of time-invariant layers (S4; of LRU and S5 they are diagonal) with the weights of\n"
+     "a file, or as initialised: radii, their shares, errors and times on stdout, the eigenvalues in\n"
+     "/operators/transition of a file.  hankel, koopman and covariance are reserved.\n"
+     "\n"
+     "  --weights FILE.h5  as for analyze; without it the initial weights of every distinct cell\n"
+     "  --cell K           only this cell of CONFIG (and of /weights; then 0 by default)\n"
+     "  --layer I          only this layer\n"
+     "  --channel C        only this channel\n"
+     "  --method M         dense: LAPACK, the matrices dealt out over the ranks; distributed: ScaLAPACK, each\n"
+     "                     matrix over all ranks; secular: the equation of diagonal plus rank one, over all\n"
+     "                     ranks in quadruple precision, with proofs; auto: dense for small ones, else secular\n"
+     "  --out FILE.h5      new, or the results file of a run that has ended, to which the group is added\n"
+     "                     (default: <name>-transition.h5)\n"
+     "  --set KEY=VALUE    override a key in all cells; may be repeated\n",
+     sq_app_operator, SQ_PARALLEL},
     {"report", "tables from a results file", "RESULTS.h5 [--table NAME] [--format md|latex|csv] [--out DIR]",
      "Prints tables; means are over cells that differ by the seed only.\n"
      "\n"
@@ -158,14 +173,4 @@ sq_status sq_app_help(int argc, char **argv)
   const sq_status known = sq_args_choice("help", "command", w.v[0], names);
   if (known == SQ_OK) sq_help_print(sq_command_find(w.v[0]), stdout);
   return known;
-}
-
-sq_status sq_app_operator(int argc, char **argv)
-{
-  (void)argc;
-  (void)argv;
-  return sq_fail(
-      SQ_ERR_USAGE,
-      "operator is reserved: large operators (transition, hankel, koopman, covariance) are not part "
-      "of this version");
 }

@@ -81,7 +81,7 @@ done:
 
 static sq_status train(job *j)
 {
-  const sq_train_hooks hooks = {j, stage, evaluated, poll};
+  const sq_train_hooks hooks = {.user = j, .stage = stage, .evaluated = evaluated, .poll = poll};
   sq_status st;
   sq_blas_set_threads(sq_config_int(j->config, "run.threads"));
   SQ_TRY(task_get(j));

@@ -13,13 +13,12 @@
 #define FORWARD  1e-10
 #define BACKWARD 1e-9
 #define STEP     1e-9
-#define EIGEN    1e-9
 #else
 #define FORWARD  1e-5
 #define BACKWARD 1e-4
 #define STEP     1e-4
-#define EIGEN    1e-4
 #endif
+#define EIGEN PARITY_NEAR
 
 static const struct {
   const char *name;
@@ -27,8 +26,12 @@ static const struct {
   double tolerance;
 } quantity[PARITY_NQUANTITY] = {
     [PARITY_LOGITS] = {"logits", PARITY_OWN_SCALE, FORWARD},
+    [PARITY_LOGITS_EVAL] = {"logits_eval", PARITY_OWN_SCALE, FORWARD},
     [PARITY_LOSS] = {"loss", PARITY_OWN_SCALE, FORWARD},
+    [PARITY_LOSS_LABELS] = {"loss over labels", PARITY_OWN_SCALE, FORWARD},
     [PARITY_ACTS] = {"acts", PARITY_OWN_SCALE, FORWARD},
+    [PARITY_KERNEL] = {"s4_kernel", PARITY_OWN_SCALE, FORWARD},
+    [PARITY_STATISTICS] = {"batch_stats_after", PARITY_OWN_SCALE, FORWARD},
     [PARITY_GRADS] = {"grads", PARITY_GROUP_SCALE, BACKWARD},
     [PARITY_GRAD_NORM] = {"grad_norm", PARITY_OWN_SCALE, BACKWARD},
     [PARITY_DSF_LOG] = {"eig_dsf_log", PARITY_LOG, EIGEN},
@@ -39,6 +42,7 @@ static const struct {
     [PARITY_ONE_STEP] = {"after 1 step", PARITY_STEP, STEP},
     [PARITY_THREE_STEPS] = {"after 3 steps", PARITY_STEP, STEP},
     [PARITY_LOSSES] = {"losses of 3 steps", PARITY_OWN_SCALE, FORWARD},
+    [PARITY_OPTAX] = {"after 1 optax step", PARITY_STEP, STEP},
 };
 
 typedef struct {
@@ -89,23 +93,81 @@ static double entry_error(const parity_number *n, size_t i, double want, double 
   }
 }
 
+static void keep_worst(const parity_number *n, double difference, double error, outcome *o)
+{
+  if (difference > o->absolute) o->absolute = difference;
+  if (error <= o->relative) return;
+  o->relative = isnan(error) ? INFINITY : error; /* NaN against a number */
+  sq_format(o->where, sizeof o->where, "%s", n->path);
+}
+
 static void compare_entries(const parity_number *n, const double *want, double scale, outcome *o)
 {
   for (size_t i = 0; i < n->count; ++i) {
     const double error = entry_error(n, i, want[i], scale), difference = fabs(n->data[i] - want[i]);
-    if (error == 0) continue;
-    if (difference > o->absolute) o->absolute = difference;
-    if (error <= o->relative) continue;
-    o->relative = isnan(error) ? INFINITY : error; /* NaN against a number */
-    sq_format(o->where, sizeof o->where, "%s", n->path);
+    if (error != 0) keep_worst(n, difference, error, o);
   }
 }
 
-static sq_status read_same_shape(const parity_case *p, const parity_number *n, double **want)
+/* ---- complex eigenvalues -----------------------------------------------------------------------------------------------
+ */
+static double complex_error(const parity_number *n, size_t i, const double *re, const double *im, size_t k,
+                            double *difference)
+{
+  *difference = hypot(n->data[i] - re[k], n->imaginary[i] - im[k]);
+  if (*difference == 0) return 0;
+  return *difference / hypot(re[k], im[k]) / n->spread[i];
+}
+
+/* A row of the last axis, as a set: the pairing with the smallest worst error. */
+static sq_status compare_set(const parity_number *n, size_t first, size_t count, const double *re,
+                             const double *im, outcome *o)
+{
+  double *cost = sq_calloc(count * count, sizeof *cost, "pairing of eigenvalues"), difference, worst;
+  double nearest = 0; /* worst distance to the nearest one: the absolute error that is printed */
+  sq_status st;
+
+  if (cost == NULL) return SQ_ERR_MEMORY;
+  for (size_t i = 0; i < count; ++i) {
+    double least = INFINITY;
+    for (size_t k = 0; k < count; ++k) {
+      cost[i * count + k] = complex_error(n, first + i, re, im, first + k, &difference);
+      least = fmin(least, difference);
+    }
+    nearest = fmax(nearest, least);
+  }
+  SQ_TRY(sq_parity_bottleneck((int)count, cost, &worst));
+  keep_worst(n, nearest, worst, o);
+done:
+  free(cost);
+  return st;
+}
+
+static sq_status compare_complex(const parity_number *n, const double *re, const double *im, outcome *o)
+{
+  const size_t row = n->set ? n->dim[n->ndim - 1] : 1;
+  double difference;
+  sq_status st = SQ_OK;
+
+  for (size_t i = 0; i < n->count && st == SQ_OK; i += row) {
+    if (n->set) {
+      st = compare_set(n, i, row, re, im, o);
+    } else {
+      const double error = complex_error(n, i, re, im, i, &difference);
+      keep_worst(n, difference, error, o);
+    }
+  }
+  return st;
+}
+
+/* ---- quantities ------------------------------------------------------------------------------------------
+ */
+static sq_status read_same_shape(const parity_case *p, const parity_number *n, const char *path,
+                                 double **want)
 {
   int ndim;
   size_t dim[8];
-  sq_status st = sq_h5_read(p->file, n->path, want, &ndim, dim);
+  sq_status st = sq_h5_read(p->file, path, want, &ndim, dim);
 
   if (st != SQ_OK) return st;
   int same = ndim == n->ndim;
@@ -113,35 +175,62 @@ static sq_status read_same_shape(const parity_case *p, const parity_number *n, d
   if (same) return SQ_OK;
   free(*want);
   *want = NULL;
-  return sq_fail(SQ_ERR_DATA, "%s: %s: not of the shape that the configuration gives", p->path, n->path);
+  return sq_fail(SQ_ERR_DATA, "%s: %s: not of the shape that the configuration gives", p->path, path);
+}
+
+/* The reference's numbers: re alone, or re and im; NULL if the case has none. */
+typedef struct {
+  double *re, *im; /* owned */
+} reference;
+
+static sq_status read_reference(const parity_case *p, const parity_number *n, reference *r)
+{
+  char path[2][sizeof n->path + 4];
+  const int parts = n->imaginary != NULL ? 2 : 1;
+  sq_status st = SQ_OK;
+
+  for (int i = 0; i < 2; ++i) sq_format(path[i], sizeof path[i], "%s%s", n->path, i > 0 ? "_im" : "_re");
+  if (parts == 1) sq_format(path[0], sizeof path[0], "%s", n->path);
+  if (!sq_h5_exists(p->file, path[0])) return SQ_OK;
+  SQ_TRY(read_same_shape(p, n, path[0], &r->re));
+  if (parts == 2) SQ_TRY(read_same_shape(p, n, path[1], &r->im));
+done:
+  return st;
 }
 
 /* All data sets of one quantity that the case has. */
 static sq_status compare_quantity(const parity_case *p, parity_quantity q, outcome *o)
 {
-  double **want = sq_calloc((size_t)p->nnumber + 1, sizeof *want, "the case's numbers");
+  reference *want = sq_calloc((size_t)p->nnumber + 1, sizeof *want, "the case's numbers");
   double group = 0;
   sq_status st = want == NULL ? SQ_ERR_MEMORY : SQ_OK;
 
   *o = (outcome){0};
   for (int k = 0; st == SQ_OK && k < p->nnumber; ++k) {
     const parity_number *n = &p->number[k];
-    if (n->quantity != q || n->count == 0 || !sq_h5_exists(p->file, n->path)) continue;
-    st = read_same_shape(p, n, &want[k]);
-    if (st == SQ_OK) group = fmax(group, largest_of(n->count, want[k]));
+    if (n->quantity != q || n->count == 0) continue;
+    st = read_reference(p, n, &want[k]);
+    if (st == SQ_OK && want[k].re != NULL) group = fmax(group, largest_of(n->count, want[k].re));
   }
   for (int k = 0; st == SQ_OK && k < p->nnumber; ++k) {
     const parity_number *n = &p->number[k];
-    if (want[k] == NULL) continue;
+    if (want[k].re == NULL) continue;
     if (n->incomparable) {
       ++o->skipped;
       continue;
     }
-    const double scale = quantity[q].measure == PARITY_OWN_SCALE ? largest_of(n->count, want[k]) : group;
     ++o->ndataset;
-    compare_entries(n, want[k], scale > 0 ? scale : 1, o);
+    if (n->imaginary != NULL) {
+      st = compare_complex(n, want[k].re, want[k].im, o);
+      continue;
+    }
+    const double scale = quantity[q].measure == PARITY_OWN_SCALE ? largest_of(n->count, want[k].re) : group;
+    compare_entries(n, want[k].re, scale > 0 ? scale : 1, o);
   }
-  for (int k = 0; want != NULL && k < p->nnumber; ++k) free(want[k]);
+  for (int k = 0; want != NULL && k < p->nnumber; ++k) {
+    free(want[k].re);
+    free(want[k].im);
+  }
   free(want);
   return st;
 }
@@ -198,11 +287,54 @@ done:
   return st;
 }
 
-static sq_status dump(const parity_case *p, const char *path)
+static sq_status dump_number(sq_h5 *out, const parity_number *n)
+{
+  char path[sizeof n->path + 4];
+  sq_status st;
+
+  if (n->imaginary == NULL) return sq_h5_write(out, n->path, n->ndim, n->dim, n->data);
+  sq_format(path, sizeof path, "%s_re", n->path);
+  SQ_TRY(sq_h5_write(out, path, n->ndim, n->dim, n->data));
+  sq_format(path, sizeof path, "%s_im", n->path);
+  SQ_TRY(sq_h5_write(out, path, n->ndim, n->dim, n->imaginary));
+done:
+  return st;
+}
+
+static sq_status dump_parameters(const parity_case *p, sq_h5 *out)
 {
   const sq_param_list *l = sq_model_params(p->model);
+  char path[SQ_PARAM_NAME + 32];
+  sq_status st = SQ_OK;
+
+  for (int k = 0; k < l->n; ++k) {
+    const int buffer = (l->v[k].flags & SQ_PARAM_BUFFER) != 0;
+    sq_format(path, sizeof path, "/%s/%s", buffer ? "batch_stats_before" : "params", l->v[k].name);
+    SQ_TRY(copy_dataset(p, out, path, 0));
+    if (!buffer)
+      SQ_TRY(sq_h5_write_int_attribute(out, path, "trailing_re_im", (l->v[k].flags & SQ_PARAM_RE_IM) != 0));
+  }
+done:
+  return st;
+}
+
+static sq_status dump_inputs(const parity_case *p, sq_h5 *out)
+{
+  sq_status st;
+
+  SQ_TRY(copy_dataset(p, out, "/inputs", p->token != NULL));
+  SQ_TRY(copy_dataset(p, out, "/labels", 1));
+  if (sq_h5_exists(p->file, "/lengths")) {
+    SQ_TRY(copy_dataset(p, out, "/lengths", 1));
+    SQ_TRY(sq_h5_write_int_attribute(out, "/lengths", "used_by_model", p->len != NULL));
+  }
+done:
+  return st;
+}
+
+static sq_status dump(const parity_case *p, const char *path)
+{
   const size_t nradius = SQ_NRADIUS - 1, nphase = SQ_NPHASE - 1;
-  char name[SQ_PARAM_NAME + 16];
   sq_h5 *out = NULL;
   sq_status st;
 
@@ -210,18 +342,12 @@ static sq_status dump(const parity_case *p, const char *path)
   SQ_TRY(sq_h5_write_text_attribute(out, "/", "config", p->config));
   SQ_TRY(sq_h5_write_text_attribute(out, "/", "case", p->name != NULL ? p->name : ""));
   SQ_TRY(sq_h5_write_text_attribute(out, "/", "precision", SQ_PRECISION));
-  SQ_TRY(copy_dataset(p, out, "/inputs", p->token != NULL));
-  SQ_TRY(copy_dataset(p, out, "/labels", 1));
-  if (sq_h5_exists(p->file, "/lengths")) SQ_TRY(copy_dataset(p, out, "/lengths", 1));
-  for (int k = 0; k < l->n; ++k) {
-    sq_format(name, sizeof name, "/params/%s", l->v[k].name);
-    SQ_TRY(copy_dataset(p, out, name, 0));
-  }
+  SQ_TRY(dump_inputs(p, out));
+  SQ_TRY(dump_parameters(p, out));
   SQ_TRY(sq_h5_write(out, "/thresholds_radius", 1, &nradius, sq_radius_threshold));
   SQ_TRY(sq_h5_write(out, "/thresholds_phase_deg", 1, &nphase, sq_phase_threshold_deg));
-  for (int k = 0; k < p->nnumber; ++k)
-    SQ_TRY(sq_h5_write(out, p->number[k].path, p->number[k].ndim, p->number[k].dim, p->number[k].data));
-  SQ_TRY(sq_h5_write_int_attribute(out, "/logits", "is_log_softmax", 0));
+  for (int k = 0; k < p->nnumber; ++k) SQ_TRY(dump_number(out, &p->number[k]));
+  SQ_TRY(sq_h5_write_int_attribute(out, "/logits", "is_log_softmax", sq_model_log_probabilities(p->model)));
 done:
   if (out != NULL) {
     const sq_status closed = sq_h5_close(&out);

@@ -12,14 +12,19 @@ typedef enum {
   PARITY_STEP, /* as before; in float32 only where |gradient| > 1e-5: the first Adam step is nearly lr sign(g)
                 */
   PARITY_LOG,  /* max(1, largest |logarithm| that the value is a difference of) */
-  PARITY_EIGENVALUE, /* |want| and the scale of PARITY_LOG */
+  PARITY_EIGENVALUE, /* |want| and the scale of PARITY_LOG; complex ones: |want| and how badly they are
+                        conditioned, see parity_number.spread */
   PARITY_PERCENT,    /* 100, after taking off what values near a threshold may move */
 } parity_measure;
 
 typedef enum {
   PARITY_LOGITS,
+  PARITY_LOGITS_EVAL,
   PARITY_LOSS,
+  PARITY_LOSS_LABELS,
   PARITY_ACTS,
+  PARITY_KERNEL,
+  PARITY_STATISTICS,
   PARITY_GRADS,
   PARITY_GRAD_NORM,
   PARITY_DSF_LOG,
@@ -30,6 +35,7 @@ typedef enum {
   PARITY_ONE_STEP,
   PARITY_THREE_STEPS,
   PARITY_LOSSES,
+  PARITY_OPTAX,
   PARITY_NQUANTITY
 } parity_quantity;
 
@@ -42,6 +48,10 @@ typedef struct { /* one data set of the layout, as this program has it */
   double scale;     /* eigenvalues: largest |logarithm| */
   int incomparable; /* this precision cannot have the reference's value */
   double *slack;    /* owned; percent: what may move; after a step: the first gradient; else NULL */
+  /* Complex eigenvalues: two data sets, <path>_re and <path>_im.  spread (count): how many times the tolerance
+     the eigenvalue may be off (at least 1).  set: each row of the last axis is a set, without an order. */
+  double *imaginary, *spread; /* owned; NULL: real */
+  int set;
 } parity_number;
 
 typedef struct {
@@ -51,9 +61,13 @@ typedef struct {
   sq_experiment *experiment;
   sq_model *model;
   sq_adamw optimiser;
-  double lr;
-  int B, T, per_row, input_dim; /* input_dim 0: tokens */
-  int *off, *id;
+  double lr, ssm_lr;
+  int jax;                         /* a family of the published JAX code */
+  int B, T, L, per_row, input_dim; /* L: the model's longest sequence; input_dim 0: tokens */
+  struct parity_task {             /* what the configuration says of the data; -1: nothing */
+    int T, batch, pad, lm, scalar;
+  } task;
+  int *off, *id, *len; /* len NULL: the model does not look at lengths */
   int32_t *token, *label;
   sq_real *value, *theta;
   sq_batch batch;
@@ -66,3 +80,26 @@ sq_status sq_parity_open(const char *path,
 void sq_parity_close(parity_case *p);
 /* Fills p->number: everything that the layout has for this family. */
 sq_status sq_parity_compute(parity_case *p);
+
+/* ---- parts of sq_parity_compute, each adds to p->number ---------------------------------------------- */
+/* A zeroed data set; NULL if memory cannot be had (recorded). */
+parity_number *sq_parity_add(parity_case *p, parity_quantity q, int ndim, const size_t *dim,
+                             const char *path);
+/* As sq_parity_add with slack of the same shape; a status, and the number's place (the list moves). */
+sq_status sq_parity_add_with_slack(parity_case *p, parity_quantity q, int ndim, const size_t *dim,
+                                   const char *path, int *place);
+/* parity_eigen.c: layers whose eigenvalues depend on the input.  work: sq_model_work_bytes(). */
+sq_status sq_parity_eigenvalues(parity_case *p, void *work);
+/* parity_lti.c: time-invariant layers, and their kernels. */
+sq_status sq_parity_lti(parity_case *p, void *work);
+
+/* parity_match.c: the largest entry of the best pairing of n rows with n columns: the smallest that any pairing
+   can have.  cost (n,n) is 0 or more, or NaN (never paired); INFINITY if no pairing avoids NaN.  SQ_ERR_MEMORY. */
+sq_status sq_parity_bottleneck(int n, const double *cost, double *worst);
+
+/* Relative distance at which a value may fall on either side of a bin's threshold: the eigenvalue's tolerance. */
+#ifdef SQ_DOUBLE
+#define PARITY_NEAR 1e-9
+#else
+#define PARITY_NEAR 1e-4
+#endif

@@ -298,6 +298,18 @@ static sq_status print_json(const plan *p, const totals *t)
   return have ? SQ_OK : sq_fail(SQ_ERR_MEMORY, "no memory for the plan");
 }
 
+/* Without --ranks: those that it was started with, else as many as this machine has cores and memory for. */
+static void choose_ranks(plan *p)
+{
+  if (p->ranks == 0)
+    p->ranks = sq_app_nrank() > 1 ? sq_app_nrank() : sq_cells_ranks_that_fit(p->cells, sq_cpu_count());
+  const int at_once = p->ranks < p->cells->ncell ? p->ranks : p->cells->ncell,
+            fit = sq_cells_ranks_that_fit(p->cells, at_once);
+  if (fit < at_once)
+    sq_warn("the memory of a machine like this one is enough for %d rank%s at once, not for %d", fit,
+            fit == 1 ? "" : "s", at_once);
+}
+
 sq_status sq_app_plan(int argc, char **argv)
 {
   static sq_words set;
@@ -313,7 +325,8 @@ sq_status sq_app_plan(int argc, char **argv)
   SQ_TRY(sq_args_parse("plan", argc, argv, opt, sizeof opt / sizeof *opt, "CONFIG", 1, 1, &w));
   SQ_TRY(sq_app_load(w.v[0], &set, &e));
   SQ_TRY(sq_cells_create(e, &p.cells));
-  if (p.ranks == 0) p.ranks = sq_app_nrank() > 1 ? sq_app_nrank() : sq_cpu_count();
+  SQ_TRY(sq_cells_check_memory(p.cells, 1));
+  choose_ranks(&p);
   p.experiment = e;
   const size_t n = (size_t)p.cells->ncell;
   p.row = sq_calloc(n, sizeof *p.row, "plan");

@@ -254,35 +254,60 @@ static int nothing(const double *v, int n)
 
 typedef struct {
   const char *field, *label;
-  int stage; /* 0: init; -1: the last */
+  int stage;         /* 0: init; -1: the last */
+  const char *marks; /* field that says which shares rounding moves, or NULL */
 } share;
 
 static const share shares[] = {
-    {"percent_radius_mean", "init", 0},
-    {"percent_radius_mean", "trained", -1},
-    {"null_shuffled_percent_radius_mean", "null: shuffled", -1},
-    {"null_uniform_percent_radius_mean", "null: uniform", -1},
+    {"percent_radius_mean", "init", 0, "percent_radius_marked"},
+    {"percent_radius_mean", "trained", -1, "percent_radius_marked"},
+    {"modal_energy_percent_radius", "trained, by energy", -1, NULL},
+    {"null_shuffled_percent_radius_mean", "null: shuffled", -1, NULL},
+    {"null_uniform_percent_radius_mean", "null: uniform", -1, NULL},
 };
+
+/* One row of shares.  marked: (nbin) above 0 where rounding of the parameters moves the share by more than its
+ * standard error, or NULL. */
+static void add_shares(sq_table *t, const double *v, const double *marked, int nbin)
+{
+  char bins[4 * SQ_NRADIUS] = "";
+  for (int b = 0; b < nbin; ++b) {
+    const int mark = marked != NULL && marked[b] > 0;
+    if (mark) sq_format(bins + strlen(bins), sizeof bins - strlen(bins), "%s%d", *bins != '\0' ? " " : "", b);
+    if (mark && !t->csv && !isnan(v[b]))
+      sq_table_add(t, "%.1f*", v[b]);
+    else
+      sq_table_add_real(t, "%.1f", v[b]);
+  }
+  if (t->csv) sq_table_add(t, "%s", *bins != '\0' ? bins : "-");
+}
 
 static sq_status spectra_rows(sq_table *t, const sq_results *r, int g, const kin *k, const int *row, int nrow)
 {
   char protocol[200];
+  double *v = NULL, *marked = NULL;
   sq_status st = SQ_OK;
   path_part(sq_results_group_path(r, g), 2, protocol);
   for (size_t i = 0; i < sizeof shares / sizeof shares[0]; ++i) {
-    double *v;
-    int nlayer, nbin;
+    int nlayer, nbin, marked_layers = 0, marked_bins = 0;
     if (!sq_results_has_field(r, g, shares[i].field)) continue;
     const int stage = shares[i].stage < 0 ? sq_results_group_nstage(r, g) - 1 : 0;
     SQ_TRY(mean_field(r, g, shares[i].field, stage, row, nrow, &v, &nlayer, &nbin));
+    if (shares[i].marks != NULL && sq_results_has_field(r, g, shares[i].marks))
+      SQ_TRY(mean_field(r, g, shares[i].marks, stage, row, nrow, &marked, &marked_layers, &marked_bins));
     for (int l = 0; l < nlayer && nbin == SQ_NRADIUS; ++l) {
       if (nothing(v + l * nbin, nbin)) continue;
       begin_row(t, r, g, k, protocol, strstr(shares[i].field, "uniform") != NULL ? -1 : l, shares[i].label);
-      for (int b = 0; b < nbin; ++b) sq_table_add_real(t, "%.1f", v[l * nbin + b]);
+      add_shares(t, v + l * nbin, marked_layers == nlayer && marked_bins == nbin ? marked + l * nbin : NULL,
+                 nbin);
     }
     free(v);
+    free(marked);
+    v = marked = NULL;
   }
 done:
+  free(v);
+  free(marked);
   return st;
 }
 
@@ -347,18 +372,36 @@ done:
   return st;
 }
 
+static int has_any(const sq_results *r, const char *field)
+{
+  for (int g = 0; g < sq_results_ngroup(r); ++g)
+    if (sq_results_has_field(r, g, field)) return 1;
+  return 0;
+}
+
 static sq_status spectra_table(const sq_results *r, sq_table *t)
 {
-  sq_table_init(t, "task|model|varied|recipe|protocol|>layer|stage|>[0, .1]|>(.1, .5]|>(.5, .9]|>(.9, "
-                   "1]|>(1, 10]|>(10, 100]|>(100, inf)");
+#define SHARE_HEAD                                                                                           \
+  "task|model|varied|recipe|protocol|>layer|stage|>[0, .1]|>(.1, .5]|>(.5, .9]|>(.9, 1]|>(1, 10]|>(10, "     \
+  "100]|>(100, inf)"
+  sq_table_init(t, t->csv ? SHARE_HEAD "|marked bins" : SHARE_HEAD);
+#undef SHARE_HEAD
   const sq_status st = each_group(t, r, NULL, spectra_rows);
   sq_table_note(t, "Percent of the eigenvalues by modulus, mean over heads, sequences and seeds. In protocol "
                    "`published` both ends of a bin are closed.");
   sq_table_note(t, "null: shuffled = the trained layer with the steps of each sequence shuffled; null: "
                    "uniform = uniform attention at the same lengths.");
-  sq_table_note(t, "For attention and other time-varying layers these shares belong to the realisation (the "
-                   "choice of the state's coordinates), "
-                   "not to the layer's map; table `memory` holds what does not depend on it.");
+  sq_table_note(t,
+                "For attention and other time-varying layers these shares belong to the realisation (the "
+                "choice of the state's coordinates), "
+                "not to the layer's map; table `memory` holds what does not depend on it.  The eigenvalues "
+                "of time-invariant layers (S4, S5, LRU) are the layer's own.");
+  if (has_any(r, "modal_energy_percent_radius"))
+    sq_table_note(t, "by energy = each eigenvalue weighted by the energy |C|^2 |B|^2/(1-|lambda|^2) of its "
+                     "mode.");
+  if (has_any(r, "percent_radius_marked"))
+    sq_table_note(t, "* = in at least one seed, one rounding of the parameters moves this share by more "
+                     "than one eigenvalue and more than one percentage point.");
   note_left_out(t, r);
   return st;
 }

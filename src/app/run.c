@@ -114,13 +114,7 @@ static int watch(void *user)
 
 /* ---- checks before the file -------------------------------------------------------------------------- */
 
-static int descending(const void *a, const void *b)
-{
-  const size_t x = *(const size_t *)a, y = *(const size_t *)b;
-  return x > y ? -1 : x < y;
-}
-
-/* The largest cells that can be on this machine at the same time. */
+/* The ranks of a machine share its memory. */
 static sq_status check_memory(const run *r)
 {
   MPI_Comm node;
@@ -128,26 +122,7 @@ static sq_status check_memory(const run *r)
   MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node);
   MPI_Comm_size(node, &nlocal);
   MPI_Comm_free(&node);
-  const size_t n = (size_t)r->cells->ncell;
-  size_t *bytes = sq_calloc(n, sizeof *bytes, "memory plan");
-  if (!bytes) return SQ_ERR_MEMORY;
-  memcpy(bytes, r->cells->bytes, n * sizeof *bytes);
-  qsort(bytes, n, sizeof *bytes, descending);
-  double need = 0;
-  for (size_t i = 0; i < n && i < (size_t)nlocal; ++i) need += (double)bytes[i];
-  free(bytes);
-  const double have = (double)sq_memory_bytes();
-  char a[32], b[32];
-  sq_format_bytes(a, need);
-  sq_format_bytes(b, have);
-  if (need > have)
-    return sq_fail(
-        SQ_ERR_USAGE,
-        "%s: the largest cells of %d ranks need %s, this machine has %s: use fewer ranks or a smaller batch",
-        r->o.config, nlocal, a, b);
-  if (need > 0.8 * have)
-    sq_warn("the largest cells of %d ranks need %s of the %s that this machine has", nlocal, a, b);
-  return SQ_OK;
+  return sq_cells_check_memory(r->cells, nlocal);
 }
 
 static sq_status check_data_of(const run *r, int i)

@@ -13,11 +13,6 @@ struct sq_sample {
   void *batch_store;
 };
 
-static size_t field_count(const sq_field *f)
-{
-  return sq_fields_bytes(f, 1) / sizeof(double);
-}
-
 /* One array for all protocols: they run one after the other. */
 static sq_status fields_create(sq_sample *s)
 {
@@ -38,7 +33,7 @@ static sq_status fields_create(sq_sample *s)
     double *next = s->data;
     for (int i = 0; i < n; ++i) {
       s->field[p][i] = next;
-      next += field_count(&f[i]);
+      next += sq_field_doubles(&f[i]);
     }
   }
   return SQ_OK;

@@ -3,7 +3,7 @@
  * Each distinct model runs once, with random weights from the seed, on short sequences: (1) the factors
  * (lambda, B, C) are a realisation of the layer, (2) the future is not seen, (3) padding changes nothing but
  * rounding, (4) the gradient is the derivative, (5) other coordinates of the state change the eigenvalues and
- * nothing else.  A comparison with NaN fails. */
+ * nothing else; of time-invariant layers they leave these too, and (6) the eigenvalues belong to the matrix that runs.  A comparison with NaN fails. */
 #include <cjson/cJSON.h>
 #include <math.h>
 #include <stdarg.h>
@@ -13,7 +13,8 @@
 #include "verify.h"
 
 /* ---- results ----------------------------------------------------------------------------------------- */
-static const char *const check[NCHECK] = {"recurrence", "causality", "padding", "gradient", "regauge"};
+static const char *const check[NCHECK] = {"recurrence", "causality", "padding",
+                                          "gradient",   "regauge",   "eigenvalues"};
 
 static void keep_worst(verification *v, const char *what, double ratio)
 {
@@ -45,7 +46,7 @@ void sq_verify_report(verification *v, sq_verify_relation relation, double value
 static void print_head(int width)
 {
   printf("%-*s", width, "model");
-  for (int i = 0; i < NCHECK; ++i) printf("  %10s", check[i]);
+  for (int i = 0; i < NCHECK; ++i) printf("  %11s", check[i]);
   printf("\n");
 }
 
@@ -54,9 +55,9 @@ static void print_model(const verification *v)
   printf("%-*s", v->width, sq_config_label(v->config));
   for (int i = 0; i < NCHECK; ++i) {
     if (v->worst[i] < 0)
-      printf("  %10s", "-");
+      printf("  %11s", "-");
     else
-      printf("  %10.2g", v->worst[i]);
+      printf("  %11.2g", v->worst[i]);
   }
   printf("  %s\n", v->failed ? "FAILED" : "ok");
   fflush(stdout);
@@ -68,7 +69,6 @@ static void take(verification *v, sq_arena *a)
   const size_t rows = sq_verify_rows(v), T = (size_t)v->T, D = (size_t)sq_model_width(v->model);
   const size_t total = sq_model_params(v->model)->total, nlayer = (size_t)sq_model_nlayer(v->model);
   const sq_mixer *mixer = sq_model_mixer(v->model, 0);
-  const int heads = sq_mixer_get(mixer)->heads(mixer);
   v->theta = SQ_TAKE(a, total, sq_real);
   v->moved = SQ_TAKE(a, total, sq_real);
   v->gradient = SQ_TAKE(a, total, sq_real);
@@ -79,13 +79,18 @@ static void take(verification *v, sq_arena *a)
   v->example = SQ_TAKE(a, (size_t)v->info.seq_len, int32_t);
   v->example_label = SQ_TAKE(a, (size_t)v->info.seq_len, int32_t);
   v->work = sq_arena_take(a, sq_model_work_bytes(v->model), 1);
+  v->out = SQ_TAKE(a, T * D, double);
+  if (sq_mixer_get(mixer)->lti != NULL) {
+    sq_verify_lti_take(v, a);
+    return;
+  }
+  const int heads = sq_mixer_get(mixer)->heads(mixer);
   v->f = (sq_factors){.T = v->T};
   sq_mixer_get(mixer)->factor_dims(mixer, &v->f);
   v->f.T = v->T;
   sq_factors_take(a, &v->f);
   v->y = SQ_TAKE(a, T * (size_t)v->f.dv, double);
   v->heads = SQ_TAKE(a, T * (size_t)v->f.dv * (size_t)heads, double);
-  v->out = SQ_TAKE(a, T * D, double);
   v->log_s = SQ_TAKE(a, T, double);
   v->lambda = SQ_TAKE(a, nlayer * (size_t)heads * T, double);
   for (int i = 0; i < 2; ++i) {
@@ -183,11 +188,14 @@ static sq_status verify_model(verification *v)
 {
   sq_status st;
   SQ_TRY(set_up(v));
-  SQ_TRY(sq_verify_recurrence(v));
-  sq_verify_causality(v);
-  sq_verify_padding(v);
+  SQ_TRY(v->lti ? sq_verify_lti_recurrence(v) : sq_verify_recurrence(v));
+  if (!sq_verify_both_directions(v)) { /* the second direction begins with what comes last, padding too */
+    sq_verify_causality(v);
+    sq_verify_padding(v);
+  }
   sq_verify_gradient(v);
-  SQ_TRY(sq_verify_regauge(v));
+  SQ_TRY(v->lti ? sq_verify_lti_regauge(v) : sq_verify_regauge(v));
+  if (v->lti) SQ_TRY(sq_verify_lti_eigenvalues(v));
 done:
   sq_arena_destroy(&v->arena);
   sq_model_destroy(&v->model);
@@ -251,7 +259,7 @@ static sq_status verify_all(const sq_experiment *e, int verbose, verdict *all)
   if (!verbose) print_head(width);
   for (int i = 0; i < sq_experiment_ncell(e); ++i) {
     const sq_config *c = sq_experiment_cell(e, i);
-    verification v = {.config = c, .width = width, .verbose = verbose, .worst = {-1, -1, -1, -1, -1}};
+    verification v = {.config = c, .width = width, .verbose = verbose, .worst = {-1, -1, -1, -1, -1, -1}};
     int seen = 0;
     for (int k = 0; k < i && !seen; ++k) seen = same_model(c, sq_experiment_cell(e, k));
     if (seen) continue;

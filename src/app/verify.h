@@ -1,11 +1,12 @@
-/* src/app/verify.h: shared by verify.c (models, inputs, the command) and verify_checks.c (the identities). */
+/* src/app/verify.h: shared by verify.c (models, inputs, the command), verify_checks.c (the identities) and
+ * verify_lti.c (those of time-invariant layers). */
 #pragma once
 
 #include "app.h"
 #include "sq/spectra.h"
 #include "sq/task.h"
 
-enum { NSEQ = 2, MAX_T = 64, NLABEL = 8, NCHECK = 5 };
+enum { NSEQ = 2, MAX_T = 64, NLABEL = 8, NCHECK = 6 };
 
 typedef struct {
   const sq_config *config;
@@ -22,7 +23,23 @@ typedef struct {
   void *work;
   sq_factors f;
   double *y, *heads, *out, *energy[2], *sigma[2], *log_s, *lambda;
+  struct sq_verify_lti *lti; /* NULL: the layers change with time */
 } verification;
+
+/* In the numbers of the layer: float64 has the margin of the design; float32 a few hundred roundings for sums of up
+   to MAX_T products behind an exponential. */
+#ifdef SQ_DOUBLE
+#define RECURRENCE_TOLERANCE 1e-10
+#else
+#define RECURRENCE_TOLERANCE (256 * (double)SQ_REAL_EPS)
+#endif
+/* Keeps the larger, 1 if it is new; NaN is the largest. */
+int sq_verify_raise(double *worst, double x);
+double sq_verify_difference(size_t n, const double *a, const double *b); /* largest |a - b| */
+double sq_verify_largest(size_t n, const double *x);
+/* error / scale; what is below the smallest normal number of the precision counts as zero */
+double sq_verify_over(double error, double scale);
+void sq_verify_evaluate(verification *v, const sq_batch *b);
 
 static inline size_t sq_verify_rows(const verification *v)
 {
@@ -53,3 +70,11 @@ void sq_verify_causality(verification *v);
 void sq_verify_padding(verification *v);
 void sq_verify_gradient(verification *v);
 sq_status sq_verify_regauge(verification *v);
+
+/* Time-invariant layers: arrays, and the checks that are theirs. */
+void sq_verify_lti_take(verification *v, sq_arena *a);
+int sq_verify_both_directions(
+    const verification *v); /* a layer that sees the future: neither causal nor one recurrence */
+sq_status sq_verify_lti_recurrence(verification *v);
+sq_status sq_verify_lti_eigenvalues(verification *v);
+sq_status sq_verify_lti_regauge(verification *v);

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "app.h"
+#include "sq/eigen.h"
 #include "sq/linalg.h"
 #include "sq/store.h"
 
@@ -32,6 +33,7 @@ sq_status sq_app_version(int argc, char **argv)
   printf("HDF5       %s\n", sq_hdf5_version());
   printf("BLAS       %s%s%s, %d thread%s\n", blas.name, *blas.kernel ? ", kernel " : "", blas.kernel,
          blas.threads, blas.threads == 1 ? "" : "s");
+  printf("ScaLAPACK  %s\n", sq_eigen_scalapack());
   printf("CPU        %s\n", sq_cpu_model());
   if (advice) printf("advice     %s\n", advice);
   return SQ_OK;

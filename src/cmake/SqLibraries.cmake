@@ -1,4 +1,4 @@
-# What the project stands on, as targets sq::mpi, sq::hdf5, sq::blas, sq::cjson, sq::cmocka.
+# What the project stands on, as targets sq::mpi, sq::hdf5, sq::blas, sq::fftw, sq::scalapack, sq::cjson, sq::cmocka.
 # Every choice of vendor is made here; what the code must know of a BLAS is in src/linalg/vendor.c.
 find_package(PkgConfig REQUIRED)
 
@@ -59,11 +59,11 @@ else()
 endif()
 
 # A library with 64-bit integers (ILP64) links as well and computes nonsense: run one product to know.
+get_target_property(sq_blas_libraries sq_blas INTERFACE_LINK_LIBRARIES)
+if(NOT sq_blas_libraries)
+  set(sq_blas_libraries "")
+endif()
 if(NOT DEFINED SQ_BLAS_INTEGERS_OK)
-  get_target_property(sq_blas_libraries sq_blas INTERFACE_LINK_LIBRARIES)
-  if(NOT sq_blas_libraries)
-    set(sq_blas_libraries "")
-  endif()
   try_run(sq_blas_run sq_blas_compiled ${CMAKE_BINARY_DIR}/check_blas ${CMAKE_SOURCE_DIR}/src/cmake/check_blas_integers.c
           LINK_LIBRARIES ${sq_blas_libraries} m RUN_OUTPUT_VARIABLE ignored COMPILE_OUTPUT_VARIABLE sq_blas_log)
   if(NOT sq_blas_compiled)
@@ -74,17 +74,86 @@ if(NOT DEFINED SQ_BLAS_INTEGERS_OK)
   set(SQ_BLAS_INTEGERS_OK TRUE CACHE INTERNAL "")
 endif()
 
-# ScaLAPACK is for eigenproblems too large for one rank; a build without it does everything else.
-if(SQ_BLAS STREQUAL "mkl")
-  find_library(SQ_SCALAPACK_LIBRARY NAMES mkl_scalapack_lp64)
-elseif(SQ_BLAS STREQUAL "libsci")
-  set(SQ_SCALAPACK_LIBRARY "in LibSci")
-elseif(SQ_MPI STREQUAL "default")
-  find_library(SQ_SCALAPACK_LIBRARY NAMES scalapack-openmpi scalapack)
+# ---- ScaLAPACK (of the same MPI): sq::scalapack, empty where there is none --------------------------------------
+# For eigenproblems too large for one rank; a build without it does everything else.
+set(SQ_SCALAPACK AUTO CACHE STRING "ScaLAPACK: AUTO (if it is found), ON (required), OFF")
+set_property(CACHE SQ_SCALAPACK PROPERTY STRINGS AUTO ON OFF)
+add_library(sq_scalapack INTERFACE)
+add_library(sq::scalapack ALIAS sq_scalapack)
+set(SQ_SCALAPACK_FOUND FALSE)
+# A ScaLAPACK of another MPI links and then crashes: choose by the MPI that was found.
+string(TOLOWER "${SQ_MPI} ${MPI_C_LIBRARIES} ${MPI_C_INCLUDE_DIRS}" sq_mpi_text)
+if(sq_mpi_text MATCHES "openmpi|open-mpi|ompi")
+  set(sq_mpi_flavour openmpi)
+elseif(sq_mpi_text MATCHES "mpich|intel|mvapich|cray")
+  set(sq_mpi_flavour mpich)
 else()
-  find_library(SQ_SCALAPACK_LIBRARY NAMES scalapack-${SQ_MPI})
+  set(sq_mpi_flavour unknown)
 endif()
-message(STATUS "ScaLAPACK: ${SQ_SCALAPACK_LIBRARY}")
+if(SQ_SCALAPACK STREQUAL "OFF")
+  set(sq_scalapack_text "off (SQ_SCALAPACK=OFF)")
+else()
+  set(sq_scalapack_more "") # the BLACS, where it is a library of its own
+  if(SQ_BLAS STREQUAL "libsci")
+    set(sq_scalapack_name "in LibSci")
+  else()
+    get_filename_component(sq_mpi_dir "${MPI_C_LIBRARIES}" DIRECTORY) # Fedora: /usr/lib64/openmpi/lib
+    if(SQ_BLAS STREQUAL "mkl")
+      set(sq_scalapack_name mkl_scalapack_lp64)
+      string(REPLACE "mpich" "intelmpi" sq_blacs_flavour ${sq_mpi_flavour}) # MPICH's ABI
+      string(REPLACE "unknown" "intelmpi" sq_blacs_flavour ${sq_blacs_flavour})
+      find_library(SQ_BLACS_LIBRARY NAMES mkl_blacs_${sq_blacs_flavour}_lp64 HINTS $ENV{MKLROOT}/lib $ENV{MKLROOT}/lib/intel64)
+      set(sq_scalapack_more ${SQ_BLACS_LIBRARY})
+    elseif(SQ_MPI STREQUAL "default")
+      set(sq_scalapack_name scalapack-${sq_mpi_flavour} scalapack)
+    else()
+      set(sq_scalapack_name scalapack-${SQ_MPI})
+    endif()
+    if(NOT SQ_SCALAPACK_FOR STREQUAL "${SQ_BLAS} ${sq_mpi_flavour}") # chosen for another MPI or BLAS before
+      unset(SQ_SCALAPACK_LIBRARY CACHE)
+      set(SQ_SCALAPACK_FOR "${SQ_BLAS} ${sq_mpi_flavour}" CACHE INTERNAL "")
+    endif()
+    find_library(SQ_SCALAPACK_LIBRARY NAMES ${sq_scalapack_name} HINTS ${sq_mpi_dir} $ENV{MKLROOT}/lib $ENV{MKLROOT}/lib/intel64)
+    list(JOIN sq_scalapack_name " or " sq_scalapack_name)
+  endif()
+  if(SQ_BLAS STREQUAL "libsci" OR SQ_SCALAPACK_LIBRARY)
+    if(NOT SQ_BLAS STREQUAL "libsci")
+      set(sq_scalapack_libraries ${SQ_SCALAPACK_LIBRARY} ${sq_scalapack_more})
+      get_filename_component(sq_scalapack_name ${SQ_SCALAPACK_LIBRARY} NAME)
+    endif()
+    try_compile(sq_scalapack_links ${CMAKE_BINARY_DIR}/check_scalapack ${CMAKE_SOURCE_DIR}/src/cmake/check_scalapack.c
+                LINK_LIBRARIES ${sq_scalapack_libraries} ${sq_blas_libraries} MPI::MPI_C m OUTPUT_VARIABLE sq_scalapack_log)
+    if(sq_scalapack_links)
+      set(SQ_SCALAPACK_FOUND TRUE)
+      set(sq_scalapack_text "${sq_scalapack_name}")
+    else()
+      set(sq_scalapack_text "${sq_scalapack_name} was found but does not link")
+    endif()
+  else()
+    set(sq_scalapack_text "not found (no ${sq_scalapack_name}; Debian: libscalapack-${sq_mpi_flavour}-dev)")
+  endif()
+endif()
+if(SQ_SCALAPACK_FOUND)
+  target_link_libraries(sq_scalapack INTERFACE ${sq_scalapack_libraries} sq_blas MPI::MPI_C)
+  target_compile_definitions(sq_scalapack INTERFACE SQ_HAVE_SCALAPACK=1)
+elseif(SQ_SCALAPACK STREQUAL "ON")
+  message(FATAL_ERROR "SQ_SCALAPACK=ON, but ScaLAPACK: ${sq_scalapack_text}\n${sq_scalapack_log}")
+elseif(NOT SQ_SCALAPACK MATCHES "^(AUTO|OFF)$")
+  message(FATAL_ERROR "SQ_SCALAPACK=${SQ_SCALAPACK}: expected AUTO, ON or OFF")
+endif()
+target_compile_definitions(sq_scalapack INTERFACE SQ_SCALAPACK_TEXT="${sq_scalapack_text}")
+message(STATUS "ScaLAPACK: ${sq_scalapack_text}")
+
+# ---- FFTW 3, double and single precision ----------------------------------------------------------------------
+pkg_check_modules(SQ_FFTW IMPORTED_TARGET fftw3)
+pkg_check_modules(SQ_FFTWF IMPORTED_TARGET fftw3f)
+if(NOT SQ_FFTW_FOUND OR NOT SQ_FFTWF_FOUND)
+  message(FATAL_ERROR "FFTW 3 in double and single precision is needed (pkg-config fftw3 and fftw3f). Debian: libfftw3-dev (jobs/install-deps.sh); "
+                      "Fedora: fftw-devel; Spack: fftw precision=float,double; or set PKG_CONFIG_PATH.")
+endif()
+add_library(sq_fftw INTERFACE)
+add_library(sq::fftw ALIAS sq_fftw)
+target_link_libraries(sq_fftw INTERFACE PkgConfig::SQ_FFTW PkgConfig::SQ_FFTWF)
 
 # ---- cJSON and cmocka ----------------------------------------------------------------------------------------
 pkg_check_modules(SQ_CJSON REQUIRED IMPORTED_TARGET libcjson)

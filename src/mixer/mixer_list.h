@@ -3,3 +3,8 @@
 SQ_MIXER(softmax)
 SQ_MIXER(linear)
 SQ_MIXER(norm)
+SQ_MIXER(mamba2)
+SQ_MIXER(mamba2_lti)
+SQ_MIXER(lru)
+SQ_MIXER(s5)
+SQ_MIXER(s4)

@@ -316,6 +316,10 @@ int sq_model_output_dim(const sq_model *m)
 {
   return m->output_dim;
 }
+int sq_model_log_probabilities(const sq_model *m)
+{
+  return m->log_probabilities;
+}
 int sq_model_nlayer(const sq_model *m)
 {
   return m->nlayer;

@@ -29,8 +29,9 @@ struct sq_model { /* first member of every backbone's struct */
   sq_model_dims dims;
   sq_param_list params;
   int width, nlayer, output_dim;
-  size_t work_bytes; /* of a shard, set by create */
-  sq_mixer **mixer;  /* (nlayer) */
-  int nsync, nsum;   /* set by create; 0: sequences do not see each other */
-  size_t nderived;   /* set by sq_model_create() with the mixers' derived_at */
+  int log_probabilities; /* what logits() gives; set by create */
+  size_t work_bytes;     /* of a shard, set by create */
+  sq_mixer **mixer;      /* (nlayer) */
+  int nsync, nsum;       /* set by create; 0: sequences do not see each other */
+  size_t nderived;       /* set by sq_model_create() with the mixers' derived_at */
 };

@@ -31,6 +31,37 @@ SQ_CLONES void sq_nn_gelu_back(size_t n, const sq_real *x, const sq_real *dy, sq
   }
 }
 
+/* (1 + tanh z)/2 = sigmoid(2z), 2z = x (A + B x^2).  Beyond 40 the sigmoid is 0 or 1 in both precisions; the
+   bound keeps its argument and its slope finite. */
+#define GELU_A ((sq_real)1.59576912160573071176)              /* 2 sqrt(2/pi) */
+#define GELU_B ((sq_real)(0.044715 * 1.59576912160573071176)) /* 0.044715 A */
+SQ_INLINE sq_real bounded(sq_real x)
+{
+  const sq_real big = 40;
+  const sq_real b = x > big ? big : x;
+  return b < -big ? -big : b;
+}
+
+SQ_CLONES void sq_nn_gelu_tanh(size_t n, const sq_real *x, sq_real *y)
+{
+  SQ_IVDEP
+  for (size_t i = 0; i < n; ++i) {
+    const sq_real b = bounded(x[i]);
+    y[i] = x[i] * vsigmoid(b * (GELU_A + GELU_B * b * b));
+  }
+}
+
+/* sigmoid' = e/(1+e)^2 with e = exp(-|2z|): sigmoid (1 - sigmoid) would cancel, and the slope of 2z enlarge it. */
+SQ_CLONES void sq_nn_gelu_tanh_back(size_t n, const sq_real *x, const sq_real *dy, sq_real *dx)
+{
+  SQ_IVDEP
+  for (size_t i = 0; i < n; ++i) {
+    const sq_real b = bounded(x[i]), z2 = b * (GELU_A + GELU_B * b * b);
+    const sq_real e = vexp(z2 < 0 ? z2 : -z2), q = 1 / (1 + e);
+    dx[i] = dy[i] * ((z2 < 0 ? e * q : q) + b * (e * q * q) * (GELU_A + 3 * GELU_B * b * b));
+  }
+}
+
 SQ_CLONES void sq_nn_relu(size_t n, const sq_real *x, sq_real *y)
 {
   SQ_IVDEP
@@ -57,6 +88,23 @@ SQ_CLONES void sq_nn_silu_mul_back(size_t n, const sq_real *y0, const sq_real *z
     const sq_real s = vsigmoid(z[i]), g = dy[i];
     dz[i] = g * y0[i] * (s * (1 + z[i] * (1 - s)));
     dy0[i] = g * (z[i] * s);
+  }
+}
+
+SQ_CLONES void sq_nn_gate(size_t n, const sq_real *v, const sq_real *z, sq_real *y)
+{
+  SQ_IVDEP
+  for (size_t i = 0; i < n; ++i) y[i] = v[i] * vsigmoid(z[i]);
+}
+
+SQ_CLONES void sq_nn_gate_back(size_t n, const sq_real *v, const sq_real *z, const sq_real *dy, sq_real *dv,
+                               sq_real *dz)
+{
+  SQ_IVDEP
+  for (size_t i = 0; i < n; ++i) {
+    const sq_real s = vsigmoid(z[i]), g = dy[i];
+    dz[i] = g * v[i] * (s * (1 - s));
+    dv[i] = g * s;
   }
 }
 

@@ -81,6 +81,34 @@ void sq_nn_dropout(const sq_pass *p, double rate, int site, int C, sq_real *x, i
     }
 }
 
+SQ_CLONES static void columns_multiply(const counter *k, uint32_t drop_below, sq_real scale, int T, size_t n,
+                                       sq_real *x, size_t ldx)
+{
+  uint32_t word[CHUNK];
+  sq_real m[CHUNK];
+
+  for (size_t c0 = 0; c0 < n; c0 += CHUNK) {
+    const size_t nc = n - c0 < CHUNK ? n - c0 : CHUNK;
+    chunk_words(k, (uint32_t)(c0 / CHUNK), word);
+    for (size_t c = 0; c < nc; ++c) m[c] = word[c] >= drop_below ? scale : 0;
+    for (size_t t = 0; t < (size_t)T; ++t) {
+      sq_real *row = x + t * ldx + c0;
+      for (size_t c = 0; c < nc; ++c) row[c] *= m[c];
+    }
+  }
+}
+
+void sq_nn_dropout_columns(const sq_pass *p, double rate, int site, int C, sq_real *x, int ldx)
+{
+  if (inactive(p, rate)) return;
+  for (int b = 0; b < p->rows->nseq; ++b) {
+    const counter k = counter_for(p, site, p->rows->id[b], 0);
+    const int first = p->rows->off[b], T = p->rows->off[b + 1] - first;
+    columns_multiply(&k, threshold(rate), (sq_real)(1 / (1 - rate)), T, (size_t)C,
+                     x + (size_t)first * (size_t)ldx, (size_t)ldx);
+  }
+}
+
 void sq_nn_dropout_row(const sq_pass *p, double rate, int site, int id, int i, int n, sq_real *m)
 {
   for (int j = 0; j < n; ++j) m[j] = 1;

@@ -99,19 +99,54 @@ size_t sq_nn_xent_head_scratch(int R, int V)
   return (size_t)block_rows(R, V) * (size_t)V;
 }
 
-void sq_nn_xent_head(int R, int D, int V, const sq_real *x, const sq_real *W, const sq_real *b,
-                     const int32_t *label, double scale, sq_real *dx, sq_real *dW, sq_real *db,
-                     sq_real *scratch, sq_tally *tally)
+void sq_nn_log_softmax(int R, int V, sq_real *logits)
+{
+  const size_t n = (size_t)V;
+
+  for (size_t r = 0; r < (size_t)R; ++r) {
+    sq_real *x = logits + r * n;
+    const sq_real max = row_max(n, x);
+    const double shift = (double)max + log(row_exp_only(n, x, max));
+    for (size_t v = 0; v < n; ++v) x[v] = (sq_real)((double)x[v] - shift);
+  }
+}
+
+typedef struct { /* sq_nn_linear or sq_nn_dense, and its gradient */
+  void (*forward)(int R, int in, int out, const sq_real *x, int ldx, const sq_real *W, const sq_real *b,
+                  sq_real *y, int ldy);
+  void (*backward)(int R, int in, int out, const sq_real *x, int ldx, const sq_real *W, const sq_real *dy,
+                   int ldy, sq_real *dx, int lddx, int add_dx, sq_real *dW, sq_real *db);
+} output_layer;
+
+static void head(const output_layer *layer, int R, int D, int V, const sq_real *x, const sq_real *W,
+                 const sq_real *b, const int32_t *label, double scale, sq_real *dx, sq_real *dW, sq_real *db,
+                 sq_real *scratch, sq_tally *tally)
 {
   const int block = block_rows(R, V);
 
   for (int r = 0; r < R; r += block) {
     const int n = R - r < block ? R - r : block;
     const sq_real *xr = x + (size_t)r * (size_t)D;
-    sq_nn_linear(n, D, V, xr, D, W, b, scratch, V);
+    layer->forward(n, D, V, xr, D, W, b, scratch, V);
     sq_nn_xent(n, V, scratch, label + r, scale, dx != NULL, tally);
     if (dx != NULL)
-      sq_nn_linear_back(n, D, V, xr, D, W, scratch, V, dx + (size_t)r * (size_t)D, D, 0, dW,
-                        b != NULL ? db : NULL);
+      layer->backward(n, D, V, xr, D, W, scratch, V, dx + (size_t)r * (size_t)D, D, 0, dW,
+                      b != NULL ? db : NULL);
   }
+}
+
+void sq_nn_xent_head(int R, int D, int V, const sq_real *x, const sq_real *W, const sq_real *b,
+                     const int32_t *label, double scale, sq_real *dx, sq_real *dW, sq_real *db,
+                     sq_real *scratch, sq_tally *tally)
+{
+  static const output_layer linear = {sq_nn_linear, sq_nn_linear_back};
+  head(&linear, R, D, V, x, W, b, label, scale, dx, dW, db, scratch, tally);
+}
+
+void sq_nn_xent_dense_head(int R, int D, int V, const sq_real *x, const sq_real *K, const sq_real *b,
+                           const int32_t *label, double scale, sq_real *dx, sq_real *dK, sq_real *db,
+                           sq_real *scratch, sq_tally *tally)
+{
+  static const output_layer dense = {sq_nn_dense, sq_nn_dense_back};
+  head(&dense, R, D, V, x, K, b, label, scale, dx, dK, db, scratch, tally);
 }

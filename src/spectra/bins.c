@@ -1,7 +1,7 @@
 /* src/spectra/bins.c: shares of eigenvalues by modulus and by phase. */
 #include <math.h>
 
-#include "sq/spectra.h"
+#include "spectra_impl.h"
 
 const double sq_radius_threshold[6] = {0.1, 0.5, 0.9, 1, 10, 100};
 const double sq_phase_threshold_deg[5] = {1, 10, 45, 90, 180};
@@ -32,6 +32,20 @@ static void count_closed(double x, int nthreshold, const double *threshold, size
   for (int k = 1; k < nthreshold; ++k)
     if (x >= threshold[k - 1] && x <= threshold[k]) ++count[k];
   if (x > threshold[nthreshold - 1]) ++count[nthreshold];
+}
+
+int sq_radius_bin(double log_lambda)
+{
+  double upper[SQ_NRADIUS - 1];
+  for (int k = 0; k < SQ_NRADIUS - 1; ++k) upper[k] = log(sq_radius_threshold[k]) + ON_THRESHOLD;
+  return bin_below(log_lambda, SQ_NRADIUS - 1, upper);
+}
+
+void sq_bin_modulus_closed(size_t n, const double *modulus, double percent[SQ_NRADIUS])
+{
+  size_t count[SQ_NRADIUS] = {0};
+  for (size_t i = 0; i < n; ++i) count_closed(modulus[i], SQ_NRADIUS - 1, sq_radius_threshold, count);
+  to_percent(SQ_NRADIUS, count, n, percent);
 }
 
 void sq_bin_radius(size_t n, const double *log_lambda, int closed, double percent[SQ_NRADIUS])

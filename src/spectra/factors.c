@@ -1,7 +1,8 @@
 /* src/spectra/factors.c: a layer as a linear dynamical system: run it, change its coordinates, weigh its
  * memory.
  *
- *   h_i = lambda_i h_(i-1) + B_i v_i^T,  y_i = h_i^T C_i,  M_ij = C_i . (prod_(l=j+1..i) lambda_l) B_j
+ *   h_i = lambda_i h_(i-1) + B_i v_i^T,  y_i = h_i^T C_i + skip v_i,  M_ij = C_i . (prod_(l=j+1..i) lambda_l) B_j,
+ *   and skip more for i = j
  *
  * Scales are logarithms: in norm attention with exp(), |log lambda| reaches 2e4, and in other coordinates
  * anything. */
@@ -105,6 +106,16 @@ void sq_energy_take(sq_arena *a, const sq_factors *f, sq_energy_scratch *s)
   s->energy = SQ_TAKE(a, (size_t)f->T, double);
 }
 
+/* log |M_ii| with the skip */
+static double log_diagonal(const sq_factors *f, int i)
+{
+  double dot = 0;
+  for (int k = 0; k < f->n; ++k)
+    dot += f->c[(size_t)i * (size_t)f->n + (size_t)k] * f->b[(size_t)i * (size_t)f->n + (size_t)k];
+  const double scale = f->log_b[i] + f->log_c[i];
+  return log(fabs((f->exponential ? exp(scale + dot) : dot == 0 ? 0 : exp(scale) * dot) + f->skip));
+}
+
 void sq_energy_with(const sq_factors *f, sq_energy_scratch *s, double *e)
 {
   const int T = f->T;
@@ -116,7 +127,8 @@ void sq_energy_with(const sq_factors *f, sq_energy_scratch *s, double *e)
     double top = -INFINITY;
     sq_log_matrix(f, &s->prefix, i0, i1, 0, i1, s->strip, T);
     for (int i = i0; i < i1; ++i) {
-      const double *w = s->strip + (size_t)(i - i0) * (size_t)T;
+      double *w = s->strip + (size_t)(i - i0) * (size_t)T;
+      if (f->skip != 0) w[i] = log_diagonal(f, i);
       for (int j = 0; j <= i; ++j) top = fmax(top, w[j]);
     }
     if (isinf(top)) continue;
@@ -252,6 +264,7 @@ sq_status sq_factors_run(const sq_factors *f, double *y)
     run_finite(f, h, y);
     st = SQ_OK;
   }
+  for (size_t k = 0; f->skip != 0 && k < (size_t)f->T * (size_t)f->dv; ++k) y[k] += f->skip * f->v[k];
 done:
   sq_arena_destroy(&a);
   free(h);

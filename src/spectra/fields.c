@@ -47,12 +47,24 @@ static void add_field(sq_spectra *s, sq_field_id id, const char *name, const cha
   s->place[id] = s->nfield++;
 }
 
-static void make_axes(sq_spectra *s)
+/* Axes of single values: of sequences, or of systems. */
+static void make_value_axes(sq_spectra *s)
 {
   add_axis(s, "layer", "1", "layer, from the input", s->nlayer, NULL, NULL);
-  add_axis(s, "head", "1", "head of the mixer", s->nhead, NULL, NULL);
+  add_axis(s, "head", "1", s->lti ? "all eigenvalues of a layer together" : "head of the mixer", s->nhead,
+           NULL, NULL);
+  if (s->lti) {
+    if (!s->published) add_axis(s, "channel", "1", "system of the layer", s->ls->f.nsystem, NULL, NULL);
+    add_axis(s, "state", "1", "complex state of a system", s->ls->f.n, NULL, NULL);
+    return;
+  }
   add_axis(s, "sample", "1", "sequence of the analysis sample", s->nsample, NULL, NULL);
   add_axis(s, "position", "1", "step of the sequence, from 0", s->seq_len, NULL, NULL);
+}
+
+static void make_axes(sq_spectra *s)
+{
+  make_value_axes(s);
   add_axis(s, "radius_bin", "1", "range of the eigenvalue's modulus", SQ_NRADIUS, NULL,
            s->published ? radius_closed : radius_open);
   add_axis(s, "phase_bin", "degree", "range of the eigenvalue's phase", SQ_NPHASE, NULL,
@@ -65,8 +77,10 @@ static void make_axes(sq_spectra *s)
   if (s->nhankel > 0) {
     add_axis(s, "cut", "1", "cut between past and future, as a fraction of the sequence", s->ncut, s->cut,
              NULL);
-    add_axis(s, "hankel_sample", "1", "sequence of the analysis sample (the first ones)", s->nhankel, NULL,
-             NULL);
+    add_axis(s, "hankel_sample", "1",
+             s->lti ? "system of the layer (the first ones)"
+                    : "sequence of the analysis sample (the first ones)",
+             s->nhankel, NULL, NULL);
     add_axis(s, "index", "1", "number of the singular value, descending", s->nindex, NULL, NULL);
   }
 }
@@ -94,38 +108,113 @@ static void make_invariant(sq_spectra *s)
             "exp of the entropy of sigma^2/sum(sigma^2), mean over sequences", 3, "layer", "head", "cut");
 }
 
+static void make_exponent(sq_spectra *s)
+{
+  add_field(s, F_EXPONENT, "lyapunov_exponent", "1/step", 1,
+            "finite-time exponent, mean of log|lambda| over all eigenvalues", 2, "layer", "head");
+  add_field(s, F_HORIZON, "lyapunov_horizon", "step", 1,
+            "-1/exponent: steps until 1/e is left; infinite where nothing decays", 2, "layer", "head");
+}
+
+/* Eigenvalues of a time-invariant system do not depend on the coordinates; condition, norms of powers and the
+   numerical radius do. */
+static void make_lti_values(sq_spectra *s)
+{
+  add_field(s, F_LAMBDA, "lambda", "1", 1, "eigenvalue of the transition matrix", 3, "layer", "channel",
+            "state");
+  s->field[s->place[F_LAMBDA]].complex_values = 1;
+  add_field(s, F_LAMBDA_RADIUS, "lambda_radius", "1", 1,
+            "radius of the disc around lambda that holds the eigenvalue of the stored parameters", 3, "layer",
+            "channel", "state");
+  add_field(s, F_LAMBDA_CERTIFIED, "lambda_certified", "1", 1,
+            "1: proven that its disc holds one eigenvalue and meets no other", 3, "layer", "channel",
+            "state");
+  add_field(s, F_LAMBDA_CONDITION, "lambda_condition", "1", 0,
+            "reciprocal condition number |y* x| of the eigenvalue, without balancing", 3, "layer", "channel",
+            "state");
+  add_field(s, F_LAMBDA_BACKWARD, "lambda_backward_error", "1", 0,
+            "|A x - lambda x| / (|A|_F |x|) of the float64 transition matrix", 3, "layer", "channel",
+            "state");
+  add_field(s, F_LAMBDA_SENSITIVITY, "lambda_sensitivity", "1", 1,
+            s->ls->f.dense
+                ? "largest change of lambda by one rounding of each parameter, to first order"
+                : "change of lambda when each parameter moves one unit in the last place at random",
+            3, "layer", "channel", "state");
+}
+
+static void make_lti(sq_spectra *s)
+{
+  add_field(
+      s, F_RADIUS_SHIFT, "percent_radius_shift", "percent", 1,
+      "how far one rounding of the parameters can move the share: values that can cross a threshold to first "
+      "order, or the change when each parameter moves one unit in the last place at random, the larger",
+      3, "layer", "head", "radius_bin");
+  add_field(s, F_RADIUS_MARKED, "percent_radius_marked", "1", 1,
+            "1: the shift is more than one eigenvalue and more than one percentage point", 3, "layer", "head",
+            "radius_bin");
+  if (!s->ls->f.dense) {
+    add_field(
+        s, F_MODAL_ENERGY, "modal_energy_percent_radius", "percent", 1,
+        "share of the energy |C_n|^2 |B_n|^2/(1-|lambda_n|^2) by modulus; over the sequence's steps where "
+        "|lambda_n| >= 1",
+        3, "layer", "head", "radius_bin");
+    return;
+  }
+  add_field(s, F_POWER_NORM, "power_norm_max", "1", 0,
+            "largest |A^k|_2 over k = 1, 2, 4, .. up to the sequence", 2, "layer", "channel");
+  add_field(s, F_NUMERICAL_RADIUS, "numerical_radius", "1", 0,
+            "largest |x* A x| over unit x, at most 0.13 % below", 2, "layer", "channel");
+  if (s->nmemory > 0)
+    add_field(s, F_KERNEL_ENERGY, "kernel_energy_quantile", "step", 1,
+              "quantile of the distance under the energy of the channel's impulse response", 3, "layer",
+              "channel", "memory_quantile");
+}
+
+static void make_published_lti(sq_spectra *s)
+{
+  add_field(s, F_LAMBDA, "lambda", "1", 1, "eigenvalue that the published analysis looks at", 2, "layer",
+            "state");
+  s->field[s->place[F_LAMBDA]].complex_values = 1;
+}
+
 void sq_fields_make(sq_spectra *s)
 {
   for (int i = 0; i < F_COUNT; ++i) s->place[i] = -1;
   make_axes(s);
-  add_field(s, F_LENGTH, "length", "step", -1,
-            s->published ? "steps that count, padding to the longest sequence included"
-                         : "steps of the sequence",
-            1, "sample");
-  if (s->store_all)
+  if (s->lti && s->store_all && s->published) make_published_lti(s);
+  if (s->lti && s->store_all && !s->published) make_lti_values(s);
+  if (!s->lti)
+    add_field(s, F_LENGTH, "length", "step", -1,
+              s->published ? "steps that count, padding to the longest sequence included"
+                           : "steps of the sequence",
+              1, "sample");
+  if (s->store_all && !s->lti)
     add_field(s, F_LOG_LAMBDA, "log_lambda", "1", 0, "natural log of the eigenvalue's modulus", 4, "layer",
               "head", "sample", "position");
-  add_field(s, F_RADIUS_MEAN, "percent_radius_mean", "percent", 0,
+  add_field(s, F_RADIUS_MEAN, "percent_radius_mean", "percent", s->lti,
             "share of eigenvalues by modulus, mean over sequences", 3, "layer", "head", "radius_bin");
-  add_field(s, F_RADIUS_STD, "percent_radius_std", "percent", 0,
+  add_field(s, F_RADIUS_STD, "percent_radius_std", "percent", s->lti,
             "share of eigenvalues by modulus, population standard deviation over sequences", 3, "layer",
             "head", "radius_bin");
-  add_field(s, F_PHASE_MEAN, "percent_phase_mean", "percent", 0,
+  add_field(s, F_PHASE_MEAN, "percent_phase_mean", "percent", s->lti,
             "share of eigenvalues by phase, mean over sequences", 3, "layer", "head", "phase_bin");
-  add_field(s, F_PHASE_STD, "percent_phase_std", "percent", 0,
+  add_field(s, F_PHASE_STD, "percent_phase_std", "percent", s->lti,
             "share of eigenvalues by phase, population standard deviation over sequences", 3, "layer", "head",
             "phase_bin");
   if (s->published) return;
   add_field(s, F_NULL_UNIFORM, "null_uniform_percent_radius_mean", "percent", -1,
             "the same share for uniform attention at the same lengths, lambda_i = i/(i+1)", 1, "radius_bin");
-  add_field(s, F_NULL_SHUFFLED, "null_shuffled_percent_radius_mean", "percent", -1,
-            "the same share with the steps of each sequence shuffled", 3, "layer", "head", "radius_bin");
-  add_field(s, F_QUANTILE, "log_lambda_quantile", "1", 0,
+  if (!s->lti)
+    add_field(s, F_NULL_SHUFFLED, "null_shuffled_percent_radius_mean", "percent", -1,
+              "the same share with the steps of each sequence shuffled", 3, "layer", "head", "radius_bin");
+  add_field(s, F_QUANTILE, "log_lambda_quantile", "1", s->lti,
             "quantile of log|lambda| over all sequences and steps", 3, "layer", "head", "quantile");
-  add_field(s, F_ABOVE_ONE, "share_above_one", "1", 0,
+  add_field(s, F_ABOVE_ONE, "share_above_one", "1", s->lti,
             "share of eigenvalues above 1 over all sequences and steps", 2, "layer", "head");
-  add_field(s, F_ENTROPY, "spectral_entropy", "nat", 0, "entropy of the mean shares by modulus", 2, "layer",
-            "head");
+  add_field(s, F_ENTROPY, "spectral_entropy", "nat", s->lti, "entropy of the mean shares by modulus", 2,
+            "layer", "head");
+  if (s->exponent) make_exponent(s);
+  if (s->lti) make_lti(s);
   make_invariant(s);
 }
 

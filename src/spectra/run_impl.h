@@ -22,6 +22,20 @@ typedef enum {
   F_SIZE_TOLERANCE,
   F_SIZE_ENTROPY,
   F_SIZE_ENTROPY_SQUARED,
+  F_EXPONENT,
+  F_HORIZON,
+  F_LAMBDA, /* from here on: time-invariant layers only */
+  F_LAMBDA_RADIUS,
+  F_LAMBDA_CONDITION,
+  F_LAMBDA_BACKWARD,
+  F_LAMBDA_SENSITIVITY,
+  F_LAMBDA_CERTIFIED,
+  F_RADIUS_SHIFT,
+  F_RADIUS_MARKED,
+  F_MODAL_ENERGY,
+  F_KERNEL_ENERGY,
+  F_POWER_NORM,
+  F_NUMERICAL_RADIUS,
   F_COUNT
 } sq_field_id;
 
@@ -29,9 +43,22 @@ enum { SQ_NQUANTILE = 7, SQ_MAX_AXES = 12 };
 extern const double sq_quantile_level[SQ_NQUANTILE]; /* of log|lambda| */
 extern const double sq_memory_level[SQ_NMEMORY];     /* of the distance */
 
+typedef struct { /* of one layer; m = nsystem * n */
+  int m;
+  sq_lti f, moved; /* one system; moved: only its lam, p, or a */
+  sq_lti_spectrum spectrum;
+  sq_complex *lam, *p;  /* (n) of the system before: often the same in all channels */
+  sq_complex *mu_moved; /* (n) */
+  double *modulus, *log_lambda, *angle, *log_moved, *low, *high, *weight; /* (m) */
+  double *distance, *energy; /* (seq_len) of one system; of the layer */
+  double *sigma, *work;      /* (2n), (largest of several) */
+  void *secular, *hankel;
+  sq_real *theta; /* moved by one rounding; diagonal layers */
+} sq_lti_scratch;
+
 struct sq_spectra {
-  const sq_model *model; /* borrowed */
-  int published, store_all;
+  const sq_model *model;                   /* borrowed */
+  int published, store_all, lti, exponent; /* exponent: lambda belongs to every step, also to the first */
   int nlayer, nhead, nsample, seq_len, ncut, nindex, nhankel, nmemory, input_dim;
   uint64_t seed; /* of the permutations */
   double *cut;   /* (ncut) */
@@ -60,7 +87,16 @@ struct sq_spectra {
   sq_energy_scratch es;
   sq_hankel_scratch hs;
   void *mixer_scratch; /* published */
+  sq_lti_scratch *ls;  /* time-invariant layers: owned, its arrays in the arena */
 };
 
 /* Axes and fields of s, whose dimensions are set. */
 void sq_fields_make(sq_spectra *s);
+
+/* Field id of this stage; only for fields that are made. */
+double *sq_spectra_field(const sq_spectra *s, double *const *out, sq_field_id id);
+
+/* Time-invariant layers (lti_run.c). */
+sq_status sq_lti_plan(sq_spectra *s, const sq_config *c); /* dimensions of s */
+void sq_lti_scratch_take(sq_spectra *s, sq_arena *a);
+sq_status sq_lti_analyse(sq_spectra *s, const sq_real *theta, double *const *out);

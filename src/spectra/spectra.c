@@ -2,7 +2,8 @@
  * statistics.
  *
  * Protocol `dsf` takes everything from what the layer used; protocol `published` applies the layer's
- * projections to the block's output, on sequences padded with token 0 to the longest of the sample. */
+ * projections to the block's output, on sequences padded with token 0 to the longest of the sample.
+ * Time-invariant layers: lti_run.c. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -40,8 +41,20 @@ static void largest_factors(sq_spectra *s)
   }
 }
 
+static int first_of(const sq_spectra *s, int layer)
+{
+  const sq_mixer *m = sq_model_mixer(s->model, layer);
+  sq_factors f = {.T = s->seq_len};
+  sq_mixer_get(m)->factor_dims(m, &f);
+  return f.first;
+}
+
 static void take_scratch(sq_spectra *s, sq_arena *a)
 {
+  if (s->lti) {
+    sq_lti_scratch_take(s, a);
+    return;
+  }
   const size_t T = (size_t)s->seq_len, S = (size_t)s->nsample;
   s->lambda = s->store_all ? NULL : SQ_TAKE(a, all_lambda(s), double);
   s->row = SQ_TAKE(a, T, double);
@@ -89,8 +102,17 @@ sq_status sq_spectra_create(const sq_config *c, const sq_model *m, const char *p
   s->nlayer = sq_model_nlayer(m);
   s->nsample = nsample;
   s->seq_len = seq_len;
-  largest_factors(s);
-  if (!s->published) {
+  s->lti = sq_mixer_get(sq_model_mixer(m, 0))->lti != NULL;
+  if (s->lti) {
+    if (sq_lti_plan(s, c) != SQ_OK) {
+      sq_spectra_destroy(&s);
+      return SQ_ERR_MEMORY;
+    }
+  } else {
+    largest_factors(s);
+    for (int l = 0; l < s->nlayer; ++l) s->exponent |= first_of(s, l) == 0;
+  }
+  if (!s->published && !s->lti) {
     s->nmemory = least(nsample, sq_config_int(c, "analysis.memory_samples"));
     /* a sequence of one step has no past */
     s->nhankel = seq_len > 1 ? least(nsample, sq_config_int(c, "analysis.hankel_samples")) : 0;
@@ -132,6 +154,7 @@ void sq_spectra_destroy(sq_spectra **s)
   if (*s == NULL) return;
   sq_arena_destroy(&(*s)->arena);
   free((*s)->cut);
+  free((*s)->ls);
   free(*s);
   *s = NULL;
 }
@@ -175,8 +198,7 @@ static sq_batch one_sequence(sq_spectra *s, const sq_batch *b, int k, int T, int
 }
 
 /* ---- one sequence, protocol dsf ---------------------------------------------------------------------- */
-/* Field f of this stage; only for fields that are made. */
-static double *field_of(const sq_spectra *s, double *const *out, sq_field_id id)
+double *sq_spectra_field(const sq_spectra *s, double *const *out, sq_field_id id)
 {
   SQ_ASSERT(s->place[id] >= 0);
   return out[s->place[id]];
@@ -184,7 +206,7 @@ static double *field_of(const sq_spectra *s, double *const *out, sq_field_id id)
 
 static double *lambda_of(const sq_spectra *s, double *const *out, int layer, int head, int k)
 {
-  double *base = s->store_all ? field_of(s, out, F_LOG_LAMBDA) : s->lambda;
+  double *base = s->store_all ? sq_spectra_field(s, out, F_LOG_LAMBDA) : s->lambda;
   return base + (((size_t)layer * (size_t)s->nhead + (size_t)head) * (size_t)s->nsample + (size_t)k) *
                     (size_t)s->seq_len;
 }
@@ -214,12 +236,12 @@ static void add_hankel(sq_spectra *s, const sq_factors *f, double *const *out, i
       sq_error_clear(); /* an SVD that does not converge is a missing value */
       continue;
     }
-    field_of(s, out, F_LOG_SIGMA1)[cell] = log_sigma1;
-    double *sigma = field_of(s, out, F_SIGMA) + cell * (size_t)s->nindex;
+    sq_spectra_field(s, out, F_LOG_SIGMA1)[cell] = log_sigma1;
+    double *sigma = sq_spectra_field(s, out, F_SIGMA) + cell * (size_t)s->nindex;
     memcpy(sigma, s->hs.sigma, (size_t)least(n, s->nindex) * sizeof *sigma);
     sq_effective_state_size(n, s->hs.sigma, size);
     for (int z = 0; z < 3; ++z) {
-      double *sum = field_of(s, out, F_SIZE_TOLERANCE + z) + place;
+      double *sum = sq_spectra_field(s, out, F_SIZE_TOLERANCE + z) + place;
       *sum = (isnan(*sum) ? 0 : *sum) + size[z];
     }
   }
@@ -268,7 +290,7 @@ static void head_dsf(sq_spectra *s, const sq_real *theta, const sq_rows *rows, c
   ops->factors(view->mixer, theta, rows, view->tape, 0, head, s->perm, &f);
   sq_bin_radius((size_t)(f.T - f.first), f.log_lambda + f.first, 0, percent);
   const size_t place = (size_t)layer * (size_t)s->nhead + (size_t)head;
-  add_share(percent, field_of(s, out, F_NULL_SHUFFLED) + place * SQ_NRADIUS, &s->nshuffled[place]);
+  add_share(percent, sq_spectra_field(s, out, F_NULL_SHUFFLED) + place * SQ_NRADIUS, &s->nshuffled[place]);
 }
 
 static void uniform_null(sq_spectra *s, int T, double *const *out)
@@ -276,7 +298,7 @@ static void uniform_null(sq_spectra *s, int T, double *const *out)
   double percent[SQ_NRADIUS];
   for (int i = 1; i < T; ++i) s->row[i] = log((double)i / (i + 1));
   sq_bin_radius((size_t)T - 1, s->row + 1, 0, percent);
-  add_share(percent, field_of(s, out, F_NULL_UNIFORM), &s->nuniform);
+  add_share(percent, sq_spectra_field(s, out, F_NULL_UNIFORM), &s->nuniform);
 }
 
 static void sequence_dsf(sq_spectra *s, const sq_real *theta, const sq_batch *one, void *work,
@@ -334,14 +356,6 @@ static void mean_std(const sq_spectra *s, int nbin, double *mean, double *std)
   }
 }
 
-static int first_of(const sq_spectra *s, int layer)
-{
-  const sq_mixer *m = sq_model_mixer(s->model, layer);
-  sq_factors f = {.T = s->seq_len};
-  sq_mixer_get(m)->factor_dims(m, &f);
-  return f.first;
-}
-
 static void head_bins(sq_spectra *s, const double *length, double *const *out, int l, int h)
 {
   const size_t place = (size_t)l * (size_t)s->nhead + (size_t)h;
@@ -351,8 +365,8 @@ static void head_bins(sq_spectra *s, const double *length, double *const *out, i
     sq_bin_radius(T > first ? (size_t)(T - first) : 0, lambda_of(s, out, l, h, k) + first, s->published,
                   s->percent + (size_t)k * SQ_NRADIUS);
   }
-  mean_std(s, SQ_NRADIUS, field_of(s, out, F_RADIUS_MEAN) + place * SQ_NRADIUS,
-           field_of(s, out, F_RADIUS_STD) + place * SQ_NRADIUS);
+  mean_std(s, SQ_NRADIUS, sq_spectra_field(s, out, F_RADIUS_MEAN) + place * SQ_NRADIUS,
+           sq_spectra_field(s, out, F_RADIUS_STD) + place * SQ_NRADIUS);
   for (int k = 0; k < s->nsample; ++k) {
     const int T = (int)length[k];
     const double *lambda = lambda_of(s, out, l, h, k);
@@ -362,8 +376,8 @@ static void head_bins(sq_spectra *s, const double *length, double *const *out, i
     sq_bin_phase(T > first ? (size_t)(T - first) : 0, s->row + first, s->published,
                  s->percent + (size_t)k * SQ_NPHASE);
   }
-  mean_std(s, SQ_NPHASE, field_of(s, out, F_PHASE_MEAN) + place * SQ_NPHASE,
-           field_of(s, out, F_PHASE_STD) + place * SQ_NPHASE);
+  mean_std(s, SQ_NPHASE, sq_spectra_field(s, out, F_PHASE_MEAN) + place * SQ_NPHASE,
+           sq_spectra_field(s, out, F_PHASE_STD) + place * SQ_NPHASE);
 }
 
 /* Heapsort: qsort() may allocate. */
@@ -379,7 +393,7 @@ static void sift_down(double *x, size_t root, size_t n)
   }
 }
 
-static void sort(size_t n, double *x)
+void sq_sort(size_t n, double *x)
 {
   for (size_t root = n / 2; root > 0; --root) sift_down(x, root - 1, n);
   for (size_t end = n; end > 1; --end) {
@@ -390,8 +404,7 @@ static void sort(size_t n, double *x)
   }
 }
 
-/* Linear between order statistics (n-1) level, as numpy does. */
-static double quantile(size_t n, const double *sorted, double level)
+double sq_quantile(size_t n, const double *sorted, double level)
 {
   if (n == 0) return NAN;
   const double at = level * (double)(n - 1), below = floor(at), part = at - below;
@@ -411,18 +424,25 @@ static void head_pooled(sq_spectra *s, const double *length, double *const *out,
       if (!isnan(lambda[i])) s->sorted[n++] = lambda[i];
   }
   sq_bin_radius(n, s->sorted, 0, percent);
-  field_of(s, out, F_ABOVE_ONE)[place] = (percent[4] + percent[5] + percent[6]) / 100;
-  sort(n, s->sorted);
+  sq_spectra_field(s, out, F_ABOVE_ONE)[place] = (percent[4] + percent[5] + percent[6]) / 100;
+  if (s->exponent && first == 0) {
+    double sum = 0;
+    for (size_t i = 0; i < n; ++i) sum += s->sorted[i];
+    const double mean = n > 0 ? sum / (double)n : NAN;
+    sq_spectra_field(s, out, F_EXPONENT)[place] = mean;
+    sq_spectra_field(s, out, F_HORIZON)[place] = mean >= 0 ? INFINITY : -1 / mean;
+  }
+  sq_sort(n, s->sorted);
   for (int q = 0; q < SQ_NQUANTILE; ++q)
-    field_of(s, out, F_QUANTILE)[place * SQ_NQUANTILE + (size_t)q] =
-        quantile(n, s->sorted, sq_quantile_level[q]);
+    sq_spectra_field(s, out, F_QUANTILE)[place * SQ_NQUANTILE + (size_t)q] =
+        sq_quantile(n, s->sorted, sq_quantile_level[q]);
   for (int k = 0; k < SQ_NRADIUS; ++k) {
-    const double p = field_of(s, out, F_RADIUS_MEAN)[place * SQ_NRADIUS + (size_t)k] / 100;
+    const double p = sq_spectra_field(s, out, F_RADIUS_MEAN)[place * SQ_NRADIUS + (size_t)k] / 100;
     if (isnan(p) || p > 0) entropy -= p * log(p);
   }
-  field_of(s, out, F_ENTROPY)[place] = entropy;
+  sq_spectra_field(s, out, F_ENTROPY)[place] = entropy;
   for (int q = 0; q < SQ_NMEMORY && s->nmemory > 0; ++q)
-    field_of(s, out, F_MEMORY)[place * SQ_NMEMORY + (size_t)q] =
+    sq_spectra_field(s, out, F_MEMORY)[place * SQ_NMEMORY + (size_t)q] =
         sq_distance_quantile(s->seq_len, s->energy + place * (size_t)s->seq_len, sq_memory_level[q]);
 }
 
@@ -436,17 +456,17 @@ static void head_hankel_means(sq_spectra *s, double *const *out, int l, int h)
 {
   for (int x = 0; x < s->ncut; ++x) {
     const size_t place = ((size_t)l * (size_t)s->nhead + (size_t)h) * (size_t)s->ncut + (size_t)x;
-    const double *log_sigma1 = field_of(s, out, F_LOG_SIGMA1) + place * (size_t)s->nhankel;
+    const double *log_sigma1 = sq_spectra_field(s, out, F_LOG_SIGMA1) + place * (size_t)s->nhankel;
     int count = 0;
     for (int k = 0; k < s->nhankel; ++k) count += !isnan(log_sigma1[k]);
-    for (int z = 0; z < 3; ++z) divide(1, field_of(s, out, F_SIZE_TOLERANCE + z) + place, count);
+    for (int z = 0; z < 3; ++z) divide(1, sq_spectra_field(s, out, F_SIZE_TOLERANCE + z) + place, count);
   }
 }
 
 /* ---- run --------------------------------------------------------------------------------------------- */
-static size_t field_size(const sq_field *f)
+size_t sq_field_doubles(const sq_field *f)
 {
-  size_t n = 1;
+  size_t n = f->complex_values ? 2 : 1;
   for (int i = 0; i < f->naxis; ++i) n *= (size_t)f->dim[i];
   return n;
 }
@@ -458,7 +478,7 @@ static void fill_nan(size_t n, double *x)
 
 static void summarise(sq_spectra *s, double *const *out)
 {
-  const double *length = field_of(s, out, F_LENGTH);
+  const double *length = sq_spectra_field(s, out, F_LENGTH);
   for (int l = 0; l < s->nlayer; ++l)
     for (int h = 0; h < s->nhead; ++h) {
       head_bins(s, length, out, l, h);
@@ -466,9 +486,9 @@ static void summarise(sq_spectra *s, double *const *out)
       head_pooled(s, length, out, l, h);
       head_hankel_means(s, out, l, h);
       const size_t place = (size_t)l * (size_t)s->nhead + (size_t)h;
-      divide(SQ_NRADIUS, field_of(s, out, F_NULL_SHUFFLED) + place * SQ_NRADIUS, s->nshuffled[place]);
+      divide(SQ_NRADIUS, sq_spectra_field(s, out, F_NULL_SHUFFLED) + place * SQ_NRADIUS, s->nshuffled[place]);
     }
-  if (!s->published) divide(SQ_NRADIUS, field_of(s, out, F_NULL_UNIFORM), s->nuniform);
+  if (!s->published) divide(SQ_NRADIUS, sq_spectra_field(s, out, F_NULL_UNIFORM), s->nuniform);
 }
 
 sq_status sq_spectra_run(sq_spectra *s, const sq_real *theta, const sq_batch *sample, void *work,
@@ -478,11 +498,12 @@ sq_status sq_spectra_run(sq_spectra *s, const sq_real *theta, const sq_batch *sa
   SQ_ASSERT(sample->rows.nseq <= s->nsample && longest <= s->seq_len);
   const sq_status st = have_scratch(s);
   if (st != SQ_OK) return st;
-  for (int i = 0; i < s->nfield; ++i) fill_nan(field_size(&s->field[i]), out[i]);
+  for (int i = 0; i < s->nfield; ++i) fill_nan(sq_field_doubles(&s->field[i]), out[i]);
+  if (s->lti) return sq_lti_analyse(s, theta, out);
   if (s->lambda != NULL) fill_nan(all_lambda(s), s->lambda);
   if (s->energy != NULL)
     memset(s->energy, 0, (size_t)s->nlayer * (size_t)s->nhead * (size_t)s->seq_len * sizeof *s->energy);
-  for (int k = 0; k < s->nsample; ++k) field_of(s, out, F_LENGTH)[k] = 0;
+  for (int k = 0; k < s->nsample; ++k) sq_spectra_field(s, out, F_LENGTH)[k] = 0;
   s->nuniform = 0;
   if (!s->published) memset(s->nshuffled, 0, (size_t)s->nlayer * (size_t)s->nhead * sizeof *s->nshuffled);
 
@@ -491,7 +512,7 @@ sq_status sq_spectra_run(sq_spectra *s, const sq_real *theta, const sq_batch *sa
     const int T = s->published ? longest : length_of(sample, k);
     if (length_of(sample, k) == 0) continue;
     const sq_batch one = one_sequence(s, sample, k, T, off, id);
-    field_of(s, out, F_LENGTH)[k] = T;
+    sq_spectra_field(s, out, F_LENGTH)[k] = T;
     if (s->published)
       sequence_published(s, theta, &one, work, out, k);
     else

@@ -39,6 +39,21 @@ void sq_prefix_fill(const sq_factors *f, sq_prefix *p);
 void sq_log_matrix(const sq_factors *f, const sq_prefix *p, int i0, int i1, int j0, int j1, double *W,
                    int ldw);
 
+/* Bin of one log|lambda| by the rule (a,b]; 0 <= result < SQ_NRADIUS; NaN is not allowed. */
+int sq_radius_bin(double log_lambda);
+/* sq_bin_radius with closed ends, decided on |lambda| itself. */
+void sq_bin_modulus_closed(size_t n, const double *modulus, double percent[SQ_NRADIUS]);
+void sq_sort(size_t n, double *x); /* ascending; allocates nothing */
+/* Linear between order statistics (n-1) level, as numpy does; NaN if n is 0. */
+double sq_quantile(size_t n, const double *sorted, double level);
+
+/* ---- time-invariant systems --------------------------------------------------------------------------- */
+void sq_lti_apply(const sq_lti *f, sq_complex *h); /* h <- A h */
+/* The two halves of sq_lti_eigenvalues: mu with what is known of it, and from there lambda; backward: also the
+   backward errors (a third of the cost of `map`). */
+void sq_lti_solve(const sq_lti *f, double relative, sq_lti_spectrum *s, void *work);
+void sq_lti_map(const sq_lti *f, double relative, int backward, sq_lti_spectrum *s);
+
 /* As the public functions of the same name, factors known to be finite. */
 void sq_energy_with(const sq_factors *f, sq_energy_scratch *s, double *e);
 sq_status sq_hankel_with(const sq_factors *f, int t, sq_hankel_scratch *s, int *nsigma, double *log_sigma1);

@@ -22,10 +22,12 @@ struct sq_h5 {
   hid_t file, inside;     /* inside: link access that stays in the file */
   char *path, *temporary; /* temporary: while writing, else NULL */
   int failed;             /* a write failed: close must not put the file in place */
+  sq_lock *lock;          /* of a results file that is being extended, else NULL */
 };
 
 static void destroy(sq_h5 *f)
 {
+  sq_lock_release(&f->lock);
   sq_hdf5_drop(f->inside);
   free(f->path);
   free(f->temporary);
@@ -103,6 +105,53 @@ sq_status sq_h5_create_file(const char *path, sq_h5 **out)
   return st;
 }
 
+static sq_status copy_file(const char *from, const char *to)
+{
+  enum { PIECE = 1 << 20 };
+  char *piece = sq_calloc(PIECE, 1, "a copy of a file");
+  if (piece == NULL) return SQ_ERR_MEMORY;
+  const int in = open(from, O_RDONLY), out = in < 0 ? -1 : open(to, O_WRONLY | O_CREAT | O_TRUNC, 0666);
+  ssize_t n = in < 0 || out < 0 ? -1 : 1;
+  while (n > 0 && (n = read(in, piece, PIECE)) > 0)
+    for (ssize_t done = 0, k; done < n; done += k)
+      if ((k = write(out, piece + done, (size_t)(n - done))) < 0) {
+        n = -1;
+        break;
+      }
+  const int error = errno;
+  if (in >= 0) close(in);
+  if (out >= 0 && close(out) != 0) n = -1;
+  free(piece);
+  return n == 0 ? SQ_OK : sq_fail(SQ_ERR_IO, "%s: cannot be copied to %s: %s", from, to, strerror(error));
+}
+
+/* The copy is changed and takes the name: a reader sees the file of before or the one with all of it. */
+sq_status sq_h5_extend_results(const char *path, sq_h5 **out)
+{
+  sq_results *r = NULL;
+  sq_h5 *f = NULL;
+  hid_t fapl = -1;
+  sq_status st;
+  *out = NULL;
+  SQ_TRY(sq_results_open(path, &r));
+  sq_results_close(&r);
+  SQ_TRY(allocate(path, 1, &f));
+  SQ_TRY(sq_lock_take(path, &f->lock));
+  SQ_TRY(copy_file(path, f->temporary));
+  fapl = sq_hdf5_fapl(MPI_COMM_NULL);
+  f->file = H5Fopen(f->temporary, H5F_ACC_RDWR, fapl);
+  if (f->file < 0) st = sq_fail(SQ_ERR_DATA, "%s: damaged HDF5 file (%s)", path, sq_hdf5_cause());
+done:
+  sq_hdf5_drop(fapl);
+  if (st != SQ_OK && f != NULL) {
+    if (f->lock != NULL) unlink(f->temporary);
+    destroy(f);
+  } else {
+    *out = f;
+  }
+  return st;
+}
+
 /* Data must be on the disk before the name is. */
 static sq_status put_in_place(const sq_h5 *f)
 {
@@ -132,6 +181,16 @@ sq_status sq_h5_close(sq_h5 **pf)
   }
   destroy(f);
   return st;
+}
+
+void sq_h5_abandon(sq_h5 **pf)
+{
+  sq_h5 *f = *pf;
+  if (f == NULL) return;
+  *pf = NULL;
+  H5Fclose(f->file);
+  if (f->temporary != NULL) unlink(f->temporary);
+  destroy(f);
 }
 
 hid_t sq_h5_file(const sq_h5 *f)
@@ -489,6 +548,15 @@ static sq_status write_numbers(sq_h5 *f, const char *path, hid_t stored, hid_t g
 sq_status sq_h5_write(sq_h5 *f, const char *path, int ndim, const size_t *dim, const double *data)
 {
   return write_numbers(f, path, H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE, ndim, dim, data);
+}
+
+sq_status sq_h5_write_complex(sq_h5 *f, const char *path, int ndim, const size_t *dim, const sq_complex *data)
+{
+  hid_t stored = sq_hdf5_complex_type(H5T_IEEE_F64LE), given = sq_hdf5_complex_type(H5T_NATIVE_DOUBLE);
+  const sq_status st = write_numbers(f, path, stored, given, ndim, dim, data);
+  sq_hdf5_drop(stored);
+  sq_hdf5_drop(given);
+  return st;
 }
 
 sq_status sq_h5_write_int(sq_h5 *f, const char *path, int ndim, const size_t *dim, const int64_t *data)

@@ -164,6 +164,32 @@ static sq_status check_plist(hid_t plist, const char *file_name, const char *pat
   return SQ_OK;
 }
 
+hid_t sq_hdf5_complex_type(hid_t part)
+{
+  const size_t half = H5Tget_size(part);
+  hid_t t = H5Tcreate(H5T_COMPOUND, 2 * half);
+  H5Tinsert(t, "r", 0, part);
+  H5Tinsert(t, "i", half, part);
+  return t;
+}
+
+static int is_member(hid_t type, unsigned i, const char *name)
+{
+  char *is = H5Tget_member_name(type, i);
+  hid_t part = H5Tget_member_type(type, i);
+  const int fits = is != NULL && strcmp(is, name) == 0 && H5Tget_class(part) == H5T_FLOAT &&
+                   H5Tget_size(part) == sizeof(double) && H5Tget_member_offset(type, i) == i * sizeof(double);
+  sq_hdf5_drop(part);
+  H5free_memory(is);
+  return fits;
+}
+
+int sq_hdf5_is_complex(hid_t type)
+{
+  return H5Tget_class(type) == H5T_COMPOUND && H5Tget_size(type) == 2 * sizeof(double) &&
+         H5Tget_nmembers(type) == 2 && is_member(type, 0, "r") && is_member(type, 1, "i");
+}
+
 sq_status sq_hdf5_check_storage(hid_t d, const char *file_name, const char *path)
 {
   hid_t plist = H5Dget_create_plist(d), space = H5Dget_space(d), type = H5Dget_type(d);

@@ -38,11 +38,9 @@ herr_t sq_layout_write(hid_t d, hid_t mem, const hsize_t *start, const hsize_t *
 /* ---- opening ----------------------------------------------------------------------------------------- */
 static int class_fits(hid_t d, const sq_column *k)
 {
-  static const H5T_class_t want[] = {[SQ_COL_TEXT] = H5T_STRING,
-                                     [SQ_COL_INT] = H5T_INTEGER,
-                                     [SQ_COL_UINT] = H5T_INTEGER,
-                                     [SQ_COL_REAL] = H5T_FLOAT,
-                                     [SQ_COL_STATUS] = H5T_ENUM};
+  static const H5T_class_t want[] = {
+      [SQ_COL_TEXT] = H5T_STRING, [SQ_COL_INT] = H5T_INTEGER, [SQ_COL_UINT] = H5T_INTEGER,
+      [SQ_COL_REAL] = H5T_FLOAT,  [SQ_COL_STATUS] = H5T_ENUM, [SQ_COL_COMPLEX] = H5T_COMPOUND};
   hid_t t = H5Dget_type(d);
   const size_t size = H5Tget_size(t);
   const int fits = H5Tget_class(t) == want[k->type] && H5Tis_variable_str(t) <= 0 &&
@@ -175,6 +173,14 @@ int sq_layout_row(const sq_layout_group *g, int cell)
   return -1;
 }
 
+int sq_layout_is_complex(hid_t d)
+{
+  hid_t type = H5Dget_type(d);
+  const int is = sq_hdf5_is_complex(type);
+  sq_hdf5_drop(type);
+  return is;
+}
+
 int sq_layout_field(sq_layout *l, sq_layout_group *g, int f)
 {
   char path[sizeof g->path + 128];
@@ -187,9 +193,11 @@ int sq_layout_field(sq_layout *l, sq_layout_group *g, int f)
   sq_hdf5_drop(dapl);
   const int rank = space >= 0 ? H5Sget_simple_extent_ndims(space) : -1;
   const H5T_class_t c = type >= 0 ? H5Tget_class(type) : H5T_NO_CLASS;
-  int fits = rank >= 2 && rank <= 2 + SQ_FIELD_AXES && (c == H5T_FLOAT || c == H5T_INTEGER) &&
-             H5Tget_size(type) <= 8 && H5Sget_simple_extent_dims(space, extent, NULL) == rank &&
-             extent[0] == (hsize_t)g->ncell && extent[1] == (hsize_t)g->nstage;
+  const int is_real = (c == H5T_FLOAT || c == H5T_INTEGER) && H5Tget_size(type) <= 8;
+  const int is_pair = c == H5T_COMPOUND && sq_hdf5_is_complex(type);
+  int fits = rank >= 2 && rank <= 2 + SQ_FIELD_AXES - is_pair && (is_real || is_pair) &&
+             H5Sget_simple_extent_dims(space, extent, NULL) == rank && extent[0] == (hsize_t)g->ncell &&
+             extent[1] == (hsize_t)g->nstage;
   sq_hdf5_drop(type);
   sq_hdf5_drop(space);
   if (!fits)

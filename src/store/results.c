@@ -450,15 +450,23 @@ sq_status sq_results_field(const sq_results *r, int g, const char *field, int ro
     dim[i - 2] = (int)count[i];
     n *= (size_t)count[i]; /* at most the file's size, which sq_layout_field has checked */
   }
+  const int pairs = sq_layout_is_complex(group->dset[f]); /* {re, im}: one more dimension, of 2 */
+  if (pairs) {
+    dim[rank - 2] = 2;
+    n *= 2;
+  }
   double *out = sq_calloc(n > 0 ? n : 1, sizeof *out, field);
   if (out == NULL) return SQ_ERR_MEMORY;
-  if (n > 0 && sq_layout_read(group->dset[f], H5T_NATIVE_DOUBLE, start, count, out) < 0) {
+  hid_t mem = pairs ? sq_hdf5_complex_type(H5T_NATIVE_DOUBLE) : H5Tcopy(H5T_NATIVE_DOUBLE);
+  const herr_t e = n > 0 ? sq_layout_read(group->dset[f], mem, start, count, out) : 0;
+  sq_hdf5_drop(mem);
+  if (e < 0) {
     free(out);
     return sq_fail(SQ_ERR_DATA, "%s: %s/%s cannot be read (%s)", r->file->path, group->path, field,
                    sq_hdf5_cause());
   }
   *data = out;
-  *ndim = rank - 2;
+  *ndim = rank - 2 + pairs;
   return SQ_OK;
 }
 

@@ -115,6 +115,7 @@ static hid_t file_type(const content *c)
   case SQ_COL_UINT: return H5Tcopy(H5T_STD_U64LE);
   case SQ_COL_REAL: return H5Tcopy(c->single ? H5T_IEEE_F32LE : H5T_IEEE_F64LE);
   case SQ_COL_STATUS: return status_type();
+  case SQ_COL_COMPLEX: return sq_hdf5_complex_type(H5T_IEEE_F64LE);
   }
   return -1;
 }
@@ -123,7 +124,7 @@ static hid_t file_type(const content *c)
 static hid_t creation_list(const content *c)
 {
   static const int64_t none = -1;
-  static const double nan_value = NAN;
+  static const double nan_value = NAN, nan_pair[2] = {NAN, NAN};
   hid_t p = H5Pcreate(H5P_DATASET_CREATE);
   H5Pset_layout(p, H5D_CONTIGUOUS);
   H5Pset_alloc_time(p, H5D_ALLOC_TIME_EARLY);
@@ -131,6 +132,11 @@ static hid_t creation_list(const content *c)
   H5Pset_obj_track_times(p, 0);
   if (c->type == SQ_COL_REAL) H5Pset_fill_value(p, H5T_NATIVE_DOUBLE, &nan_value);
   if (c->type == SQ_COL_INT) H5Pset_fill_value(p, H5T_NATIVE_INT64, &none);
+  if (c->type == SQ_COL_COMPLEX) {
+    hid_t t = sq_hdf5_complex_type(H5T_NATIVE_DOUBLE);
+    H5Pset_fill_value(p, t, nan_pair);
+    sq_hdf5_drop(t);
+  }
   return p;
 }
 
@@ -355,10 +361,11 @@ static void make_field(maker *m, const sq_store_group *g, const sq_field *f)
 {
   char path[320], scale[320];
   size_t dim[2 + SQ_FIELD_AXES] = {(size_t)g->ncell, (size_t)g->nstage};
+  SQ_ASSERT(f->naxis <= SQ_FIELD_AXES - (f->complex_values ? 1 : 0));
   for (int i = 0; i < f->naxis; ++i) dim[2 + i] = (size_t)f->dim[i];
   sq_format(path, sizeof path, "%s/%s", g->path, f->name);
   make(m, path, 2 + f->naxis, dim,
-       &(content){.type = SQ_COL_REAL,
+       &(content){.type = f->complex_values ? SQ_COL_COMPLEX : SQ_COL_REAL,
                   .unit = f->unit,
                   .long_name = f->long_name,
                   .invariant = f->invariant > 0    ? "yes"

@@ -103,7 +103,11 @@ static sq_status put_field(sq_store *s, sq_layout_group *g, int f, int row, int 
   H5Sget_simple_extent_dims(space, count, NULL);
   sq_hdf5_drop(space);
   count[0] = count[1] = 1;
-  return put(s, g->dset[f], g->field[f], H5T_NATIVE_DOUBLE, start, count, data);
+  hid_t mem =
+      sq_layout_is_complex(g->dset[f]) ? sq_hdf5_complex_type(H5T_NATIVE_DOUBLE) : H5Tcopy(H5T_NATIVE_DOUBLE);
+  const sq_status st = put(s, g->dset[f], g->field[f], mem, start, count, data);
+  sq_hdf5_drop(mem);
+  return st;
 }
 
 static sq_status put_stage_step(sq_store *s, sq_layout_group *g, int f, int row, int stage, int64_t step)
@@ -203,6 +207,7 @@ static sq_status clear_field(sq_store *s, sq_layout_group *g, int f, int row)
   const int rank = H5Sget_simple_extent_dims(space, extent, NULL);
   sq_hdf5_drop(space);
   for (int i = 2; i < rank; ++i) n *= (size_t)extent[i];
+  if (sq_layout_is_complex(g->dset[f])) n *= 2;
   double *blank = sq_calloc(n, sizeof *blank, "an empty row");
   if (blank == NULL) return SQ_ERR_MEMORY;
   for (size_t i = 0; i < n; ++i) blank[i] = missing;

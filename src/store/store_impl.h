@@ -24,6 +24,10 @@ hid_t sq_hdf5_inside(hid_t cls);
 
 /* Fixed-length UTF-8, NUL-padded, of `len` bytes (at least 1). */
 hid_t sq_hdf5_text_type(size_t len);
+/* {double r, i}: in memory, or as it is in the file (IEEE, little endian). */
+hid_t sq_hdf5_complex_type(hid_t part);
+int sq_hdf5_is_complex(
+    hid_t type); /* a compound of two 64-bit floats r and i, in this order, and nothing else */
 /* Attributes on an open object, created; < 0 on failure. */
 herr_t sq_hdf5_put_text(hid_t object, const char *name, const char *text);
 /* Of any length, stored in the heap (a fixed-length attribute ends at 64 KiB). */
@@ -42,7 +46,7 @@ sq_status sq_lock_take(const char *file, sq_lock **l);
 void sq_lock_release(sq_lock **l); /* removes FILE.lock */
 
 /* ---- the tables of the schema (schema.c) ------------------------------------------------------------- */
-typedef enum { SQ_COL_TEXT, SQ_COL_INT, SQ_COL_UINT, SQ_COL_REAL, SQ_COL_STATUS } sq_col_type;
+typedef enum { SQ_COL_TEXT, SQ_COL_INT, SQ_COL_UINT, SQ_COL_REAL, SQ_COL_STATUS, SQ_COL_COMPLEX } sq_col_type;
 typedef struct {
   const char *name;
   sq_col_type type;
@@ -135,6 +139,7 @@ herr_t sq_layout_close(sq_layout *l);   /* closes the file */
 /* Adds an empty group of these sizes; field names are copied by the caller. NULL: no memory. */
 sq_layout_group *sq_layout_add_group(sq_layout *l, const char *path, int ncell, int nstage, int nfield);
 void sq_layout_sort(sq_layout *l);
+int sq_layout_is_complex(hid_t d);                            /* an open field */
 int sq_layout_field(sq_layout *l, sq_layout_group *g, int f); /* opens dset[f]; 0: SQ_ERR_DATA recorded */
 int sq_layout_row(const sq_layout_group *g, int cell);        /* -1: not of this group */
 /* Checksum of a cell's rows, with `status` taken as its status. */

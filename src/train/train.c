@@ -10,6 +10,17 @@
 
 #include "train_impl.h"
 
+/* What a checkpoint keeps besides the vectors. */
+typedef struct {
+  int evals, snapshot; /* done so far */
+  int init_done;       /* the stage `init` was reported */
+  int ended;           /* no more steps: the stop criterion was met, or all are done */
+  double base_rate, ssm_base, rate, grad_norm, best_metric;
+  sq_tally window; /* training sums since the last evaluation */
+  sq_plateau plateau;
+  sq_train_result result;
+} progress;
+
 typedef struct {
   const sq_model *model;
   const sq_task *task;
@@ -19,11 +30,9 @@ typedef struct {
   sq_train_settings s;
   sq_train_memory mem;
   sq_worker *worker;
-  long epoch;          /* of `order`; -1: none yet */
-  int evals, snapshot; /* done so far */
-  double base_rate, ssm_base, rate, grad_norm, best_metric;
-  sq_tally window; /* training sums since the last evaluation */
-  int finished;
+  long epoch; /* of `order`; -1: none yet */
+  progress at;
+  int finished; /* leave the loop: stopped, diverged or ended */
 } run;
 
 /* ---- data -------------------------------------------------------------------------------------------- */
@@ -83,9 +92,10 @@ static sq_status stage(run *r, int k, const sq_real *theta)
 static sq_status snapshots(run *r)
 {
   sq_status st = SQ_OK;
-  while (r->snapshot < r->s.snapshots &&
-         r->result->steps >= sq_train_snapshot_step(r->s.total, r->s.snapshots, r->snapshot + 1)) {
-    SQ_TRY(stage(r, ++r->snapshot, r->mem.theta));
+  while (r->at.snapshot < r->s.snapshots &&
+         r->result->steps >= sq_train_snapshot_step(r->s.total, r->s.snapshots, r->at.snapshot + 1)) {
+    SQ_TRY(stage(r, r->at.snapshot + 1, r->mem.theta));
+    ++r->at.snapshot;
   }
 done:
   return st;
@@ -115,19 +125,19 @@ static void train_step(run *r)
     diverged(r, "loss", step + 1);
     return;
   }
-  schedule.lr = r->base_rate; /* the plateau rule lowers it */
-  ssm_schedule.lr = r->ssm_base;
-  r->rate = sq_schedule_rate(&schedule, at);
-  r->grad_norm =
-      sq_adamw_step(&r->s.adam, sq_model_params(r->model), r->rate, sq_schedule_rate(&ssm_schedule, at),
+  schedule.lr = r->at.base_rate; /* the plateau rule lowers it */
+  ssm_schedule.lr = r->at.ssm_base;
+  r->at.rate = sq_schedule_rate(&schedule, at);
+  r->at.grad_norm =
+      sq_adamw_step(&r->s.adam, sq_model_params(r->model), r->at.rate, sq_schedule_rate(&ssm_schedule, at),
                     step + 1, r->mem.grad, r->mem.m, r->mem.v, r->mem.theta);
-  if (!isfinite(r->grad_norm)) {
+  if (!isfinite(r->at.grad_norm)) {
     diverged(r, "gradient", step + 1);
     return;
   }
-  r->window.loss_sum += tally.loss_sum;
-  r->window.nlabel += tally.nlabel;
-  r->window.ncorrect += tally.ncorrect;
+  r->at.window.loss_sum += tally.loss_sum;
+  r->at.window.nlabel += tally.nlabel;
+  r->at.window.ncorrect += tally.ncorrect;
   r->result->flops += training_flops(r, &b, tally.nlabel);
   r->result->steps = step + 1;
 }
@@ -159,9 +169,9 @@ static void evaluate(run *r, sq_split split, const sq_real *theta, double *loss,
 static void keep_best(run *r, const sq_eval_record *e)
 {
   const int better =
-      r->s.lower_is_better ? e->valid_metric < r->best_metric : e->valid_metric > r->best_metric;
-  if (r->evals > 1 && !better) return; /* the first on ties */
-  r->best_metric = e->valid_metric;
+      r->s.lower_is_better ? e->valid_metric < r->at.best_metric : e->valid_metric > r->at.best_metric;
+  if (r->at.evals > 1 && !better) return; /* the first on ties */
+  r->at.best_metric = e->valid_metric;
   r->result->best_step = e->step;
   r->result->valid_metric = e->valid_metric;
   if (r->s.published) { /* it was the test set */
@@ -173,61 +183,130 @@ static void keep_best(run *r, const sq_eval_record *e)
 
 static void apply_plateau(run *r, double metric)
 {
-  const double factor = sq_plateau_update(&r->s.plateau, r->s.lower_is_better ? -metric : metric);
+  const double factor = sq_plateau_update(&r->at.plateau, r->s.lower_is_better ? -metric : metric);
   if (factor >= 1) return;
-  r->base_rate = fmax(r->base_rate * factor, fmin(r->s.schedule.lr_min, r->base_rate));
-  r->ssm_base = fmax(r->ssm_base * factor, fmin(r->s.schedule.lr_min, r->ssm_base));
+  r->at.base_rate = fmax(r->at.base_rate * factor, fmin(r->s.schedule.lr_min, r->at.base_rate));
+  r->at.ssm_base = fmax(r->at.ssm_base * factor, fmin(r->s.schedule.lr_min, r->at.ssm_base));
 }
 
 static sq_status validate(run *r)
 {
   sq_status st = SQ_OK;
-  sq_eval_record e = {.step = r->result->steps, .lr = r->rate, .grad_norm = r->grad_norm};
+  sq_eval_record e = {.step = r->result->steps, .lr = r->at.rate, .grad_norm = r->at.grad_norm};
 
   evaluate(r, r->s.published ? SQ_TEST : SQ_VALID, r->mem.theta, &e.valid_loss, &e.valid_metric);
   if (r->finished) return SQ_OK;
-  e.train_loss = r->window.loss_sum / (double)r->window.nlabel;
+  e.train_loss = r->at.window.loss_sum / (double)r->at.window.nlabel;
   r->result->train_loss = e.train_loss;
-  r->window = (sq_tally){0};
-  ++r->evals;
-  if (r->hooks->evaluated != NULL) SQ_TRY(r->hooks->evaluated(r->hooks->user, r->evals - 1, &e));
+  r->at.window = (sq_tally){0};
+  ++r->at.evals;
+  if (r->hooks->evaluated != NULL) SQ_TRY(r->hooks->evaluated(r->hooks->user, r->at.evals - 1, &e));
   if (!isfinite(e.valid_loss)) {
     diverged(r, "evaluation loss", e.step);
     return SQ_OK;
   }
   keep_best(r, &e);
   if (r->s.has_plateau) apply_plateau(r, e.valid_metric);
-  if (r->s.has_stop) {
-    r->finished = r->s.lower_is_better ? e.valid_metric <= r->s.stop : e.valid_metric >= r->s.stop;
-  }
+  if (r->s.has_stop)
+    r->at.ended = r->s.lower_is_better ? e.valid_metric <= r->s.stop : e.valid_metric >= r->s.stop;
 done:
+  return st;
+}
+
+/* An evaluation belongs to this step and was not made, or was stopped half way before a checkpoint. */
+static int evaluation_due(const run *r)
+{
+  const long steps = r->result->steps, every = r->s.eval_every;
+  return r->at.evals < steps / every + (steps == r->s.total && steps % every != 0);
+}
+
+/* ---- checkpoints ------------------------------------------------------------------------------------- */
+
+static sq_train_state state_of(run *r)
+{
+  const size_t bytes = sq_model_params(r->model)->total * sizeof(sq_real);
+  r->at.result = *r->result;
+  return (sq_train_state){.step = r->result->steps,
+                          .part = {{&r->at, sizeof r->at},
+                                   {r->mem.theta, bytes},
+                                   {r->mem.m, bytes},
+                                   {r->mem.v, bytes},
+                                   {r->mem.best, bytes}}};
+}
+
+static sq_status save(run *r)
+{
+  if (r->hooks->save == NULL) return SQ_OK;
+  const sq_train_state s = state_of(r);
+  r->at.result.outcome = SQ_OUTCOME_DONE; /* of the run that will go on */
+  return r->hooks->save(r->hooks->user, &s);
+}
+
+static sq_status restore(run *r)
+{
+  int restored = 0;
+  if (r->hooks->restore == NULL) return SQ_OK;
+  const progress fresh = r->at;
+  const sq_train_state s = state_of(r);
+  const sq_status st = r->hooks->restore(r->hooks->user, &s, &restored);
+  if (restored)
+    *r->result = r->at.result;
+  else
+    r->at = fresh;
   return st;
 }
 
 /* ---- the run ----------------------------------------------------------------------------------------- */
 
-static sq_status loop(run *r)
+static sq_status train(run *r)
 {
   sq_status st = SQ_OK;
 
-  SQ_TRY(stage(r, 0, r->mem.theta));
+  if (!r->at.init_done) SQ_TRY(stage(r, 0, r->mem.theta));
+  r->at.init_done = 1;
   SQ_TRY(snapshots(r)); /* more snapshots than steps: some fall on step 0 */
-  while (!r->finished && r->result->steps < r->s.total) {
-    if (stopped(r)) break;
+  while (!r->finished) {
+    if (evaluation_due(r)) SQ_TRY(validate(r));
+    if (r->finished || r->at.ended || r->result->steps >= r->s.total || stopped(r)) break;
+    if (r->hooks->due != NULL && r->hooks->due(r->hooks->user, r->result->steps)) SQ_TRY(save(r));
     train_step(r);
-    if (r->finished) break;
-    SQ_TRY(snapshots(r));
-    if (r->result->steps % r->s.eval_every == 0 || r->result->steps == r->s.total) SQ_TRY(validate(r));
+    if (!r->finished) SQ_TRY(snapshots(r));
   }
-  if (r->result->outcome != SQ_OUTCOME_DONE) goto done;
+done:
+  return st;
+}
+
+static sq_status test(run *r)
+{
+  sq_status st = SQ_OK;
+
   if (!r->s.published) {
-    r->finished = 0;
     evaluate(r, SQ_TEST, r->mem.best, &r->result->test_loss, &r->result->test_metric);
     if (r->finished) goto done;
   }
   SQ_TRY(stage(r, r->s.snapshots + 1, r->mem.best));
 done:
   return st;
+}
+
+static void begin(run *r)
+{
+  const size_t bytes = sq_model_params(r->model)->total * sizeof(sq_real);
+
+  memset(r->mem.theta, 0, bytes);
+  memset(r->mem.m, 0, bytes);
+  memset(r->mem.v, 0, bytes);
+  memset(r->mem.best, 0, bytes); /* a checkpoint holds it from the start */
+  sq_model_init(r->model, r->s.seed, r->mem.theta);
+  r->at.base_rate = r->s.schedule.lr;
+  r->at.ssm_base = r->s.ssm_lr;
+  r->at.plateau = r->s.plateau;
+  *r->result = (sq_train_result){.outcome = SQ_OUTCOME_DONE,
+                                 .nparam = sq_train_count_parameters(sq_model_params(r->model)),
+                                 .test_loss = NAN,
+                                 .test_metric = NAN,
+                                 .valid_metric = NAN,
+                                 .train_loss = NAN};
 }
 
 sq_status sq_train_cell(const sq_config *c, const sq_model *m, const sq_task *t, const sq_train_hooks *h,
@@ -242,26 +321,17 @@ sq_status sq_train_cell(const sq_config *c, const sq_model *m, const sq_task *t,
            .hooks = h != NULL ? h : &none,
            .result = result,
            .epoch = -1};
-  const size_t total = sq_model_params(m)->total;
 
-  *result = (sq_train_result){.outcome = SQ_OUTCOME_DONE,
-                              .nparam = sq_train_count_parameters(sq_model_params(m)),
-                              .test_loss = NAN,
-                              .test_metric = NAN,
-                              .valid_metric = NAN,
-                              .train_loss = NAN};
   SQ_TRY(sq_train_settings_read(c, r.info, &r.s));
   sq_train_memory_take(&count, &r.s, m, r.info, &r.mem);
   SQ_TRY(sq_arena_create(&arena, count.used, "parameters, optimiser and batch of a cell"));
   sq_train_memory_take(&arena, &r.s, m, r.info, &r.mem);
   SQ_TRY(sq_worker_create(m, &r.worker));
-  memset(r.mem.theta, 0, total * sizeof(sq_real));
-  memset(r.mem.m, 0, total * sizeof(sq_real));
-  memset(r.mem.v, 0, total * sizeof(sq_real));
-  sq_model_init(m, r.s.seed, r.mem.theta);
-  r.base_rate = r.s.schedule.lr;
-  r.ssm_base = r.s.ssm_lr;
-  SQ_TRY(loop(&r));
+  begin(&r);
+  SQ_TRY(restore(&r));
+  SQ_TRY(train(&r));
+  if (result->outcome == SQ_OUTCOME_DONE) SQ_TRY(test(&r));
+  if (result->outcome == SQ_OUTCOME_STOPPED) SQ_TRY(save(&r));
   if (result->outcome == SQ_OUTCOME_DIVERGED) result->test_loss = result->test_metric = NAN;
 done:
   sq_worker_destroy(&r.worker);

@@ -53,7 +53,24 @@ else
 fi
 # 64 times that is refused before anything starts.
 if [ $((64 * need_kb)) -gt "$memory_kb" ]; then
-  expect 2 'need .* this machine has' -- "$s" run sizes.json --out x.h5 --set dataset.input_seq_length=8192 --set model.max_pos_embed=8192
+  long="--set dataset.input_seq_length=8192 --set model.max_pos_embed=8192"
+  for command in "run sizes.json --out x.h5 $long" "plan sizes.json $long"; do
+    expect 2 'cell softmax.*65536.* needs .* bytes\), this machine has .* bytes\): a smaller train.batch_size' -- "$s" $command
+    [ -s out.txt ] && fail "$command: refused, but printed: $(head -3 out.txt)"
+  done
   [ -e x.h5 ] && fail "too little memory, but a file was made"
+fi
+
+# Cells that fit one at a time, not two at once: two thirds of the memory each, of which nothing is touched.
+batch=$((1024 * (memory_kb * 2 / 3) / need_kb)) # of sequences 64 times as long
+if [ "$batch" -ge 64 ] && [ "$batch" -le 65536 ]; then
+  cat >pair.json <<J
+{"name":"pair","base":["softmax.json"],"sweep":{"seed":[1,2]},"dataset":{"input_seq_length":8192},"train":{"batch_size":$batch},
+ "model":{"max_pos_embed":8192},"analysis":{"batch_size":4,"hankel_samples":0,"memory_samples":2}}
+J
+  expect 2 '2 ranks at once need .*the largest cell, softmax seed=1, .*use at most 1 of its ranks' -- ranks 2 "$s" run pair.json --out y.h5
+  [ -e y.h5 ] && fail "too many ranks for the memory, but a file was made"
+else
+  echo "not tested here: two cells of which one fits (a batch of $batch)"
 fi
 finish

@@ -25,6 +25,36 @@ grep -q 'no evaluation yet' err.txt || fail "plot_training of a file without eva
 expect 1 -- "$python" "$SQ_SOURCE/analysis/plot_spectra.py" swept.json
 grep -q '^error: swept.json: not a readable results file' err.txt || fail "plot_spectra of JSON: $(cat err.txt)"
 
+# The complex plane of time-invariant layers, where there are some: every channel, state and seed, at both ends of the training.
+[ -e figures/eigenvalues.png ] && fail "eigenvalues.png without a time-invariant layer"
+ssm='"num_layers":2,"hidden_dim":16,"state_dim":8,"input_dim":64,"output_dim":64,"pooling":"none","dropout":0.0'
+sed "s/\"model\":{.*}}/\"model\":{\"layer\":\"lru\",$ssm}}/" softmax.json >lru.json
+cat >lti.json <<END
+{"name":"lti","base":["softmax.json","lru.json"],"sweep":{"seed":[1,2]},
+ "analysis":{"batch_size":4,"snapshots":1,"hankel_samples":2,"memory_samples":2}}
+END
+expect 0 -- "$s" run lti.json --out lti.h5 --quiet
+figure plot_spectra.py lti.h5 spectra.png
+[ -s figures/eigenvalues.png ] || fail "no eigenvalues.png for a time-invariant layer"
+"$python" - "$SQ_SOURCE/analysis" <<'END' || fail "the complex plane"
+import sys
+sys.path.insert(0, sys.argv[1])
+import h5py
+import numpy as np
+import plot_spectra
+with h5py.File("lti.h5") as f:
+    planes = plot_spectra.planes_of(f, "dsf")
+    assert [p.name for p in planes] == ["lru"], [p.name for p in planes]
+    lam = f["spectra/mqar/lru/dsf/lambda"]
+    assert len(planes[0].layers) == 2
+    for k, (init, trained) in enumerate(planes[0].layers):
+        for points, stage in ((init, 0), (trained, -1)):
+            assert np.array_equal(points, np.ravel(lam[:, stage][:, k])), (k, stage)
+            assert len(points) == 16 and np.all(np.abs(points) < 1), points
+    assert not np.array_equal(*planes[0].layers[0]), "training has not moved them"
+    assert plot_spectra.limits_of(planes) == 1.08
+END
+
 "$python" - "$SQ_SOURCE/analysis" <<'END' || fail "the bars"
 import sys
 sys.path.insert(0, sys.argv[1])

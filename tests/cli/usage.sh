@@ -27,7 +27,7 @@ expect 2 'plan: --ranks=0' -- "$s" plan tiny.json --ranks=0
 expect 2 'analyze: --weights FILE.h5 is missing' -- "$s" analyze tiny.json
 expect 2 'analyze --factors is reserved' -- "$s" analyze --factors dump.h5
 expect 2 'analyze: --cell 99' -- "$s" analyze tiny.json --weights w.h5 --cell 99
-expect 2 'operator is reserved' -- "$s" operator hankel tiny.json
+expect 2 'operator hankel is reserved' -- "$s" operator hankel tiny.json
 expect 2 'version: unexpected "now"' -- "$s" version now
 expect 2 'help: unknown command "rum".*did you mean run' -- "$s" help rum
 expect 2 'doctor: unknown option --dri \(did you mean --dir\?\)' -- "$s" doctor --dri .

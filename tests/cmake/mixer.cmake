@@ -1,2 +1,5 @@
 sq_test(test_mixer_attention MODULES mixer F32 F64)
 sq_test(test_mixer_factors MODULES mixer F32 F64)
+sq_test(test_mixer_diagonal MODULES mixer F32 F64)
+sq_test(test_mixer_ssd MODULES mixer F32 F64)
+sq_test(test_mixer_s4 MODULES mixer F32 F64)

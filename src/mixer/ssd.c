@@ -1,0 +1,364 @@
+/* src/mixer/ssd.c: the chunked recurrence.
+ *
+ * In a chunk of n steps, with the state S (N,hd) before it, for each head:
+ *
+ *   decay_ij = lambda_(j+1) .. lambda_i (j <= i),   M = (C B^T) o decay,   xg = gain x
+ *   y = M xg + since o (C S) + skip x ,             since_i = lambda_0 .. lambda_i
+ *   S' = since_(n-1) S + B^T (until o xg) ,         until_j = lambda_(j+1) .. lambda_(n-1)
+ *
+ * The decays are running products of factors in 0 .. 1: nothing overflows, and no prefix sum of logarithms can
+ * lose what a long or strongly decaying sequence would cost it.  C B^T, C S and B^T xg are one product for all
+ * heads.
+ *
+ * Backward, dS' being the gradient of S'.  The states are made again, kept at the chunks' starts, and one sweep
+ * from the last chunk to the first does the rest:
+ *
+ *   dM = dy xg^T,  dG = sum over heads of dM o decay,  dC = dG B + sum (since o dy) S^T,
+ *   dB = dG^T C + (until o xg) dS'^T,  dxg = M^T dy + until o (B dS'),  dS = since_(n-1) dS' + C^T (since o dy)
+ *
+ * log lambda_k takes part in whatever passes from a source before step k to a use at k or later.  With
+ * Q_ij = dM_ij M_ij, the state before as one more source and the state after as one more use,
+ *
+ *   dlog lambda_k = sum over uses i >= k and sources j < k of Q_ij ,
+ *
+ * summed as it stands: the shorter form, suffix sums of dy.y - dxg.xg, cancels. */
+#include "ssd.h"
+
+#include <string.h>
+
+#include "sq/linalg.h"
+#include "sq/simd.h"
+
+/* Multiply-adds a step and head: L (N + hd) inside the chunk, 2 N hd for the state; backward keeps N E numbers a
+   chunk.  Lengths of 32, 64 and 128 took the same time within the noise of the measurement (one head, D = N =
+   128, T = 512; four heads, N = 64, T = 2000), so the middle one. */
+int sq_ssd_chunk(int seq_len)
+{
+  enum { CHUNK = 64 };
+  return seq_len < CHUNK ? seq_len : CHUNK;
+}
+
+sq_ssd_work sq_ssd_take(sq_arena *a, int chunk, int T, int H, int hd, int N)
+{
+  const size_t L = (size_t)chunk, h = (size_t)H, n = (size_t)N, E = h * (size_t)hd;
+  const size_t states = T > chunk ? (size_t)((T - 1) / chunk) : 0;
+  sq_ssd_work w = {0};
+  w.G = SQ_TAKE(a, L * L, sq_real);
+  w.dG = SQ_TAKE(a, L * L, sq_real);
+  w.decay = SQ_TAKE(a, L * L, sq_real);
+  w.M = SQ_TAKE(a, L * L, sq_real);
+  w.dM = SQ_TAKE(a, L * L, sq_real);
+  w.xg = SQ_TAKE(a, L * E, sq_real);
+  w.xs = SQ_TAKE(a, L * E, sq_real);
+  w.dxg = SQ_TAKE(a, L * E, sq_real);
+  w.yp = SQ_TAKE(a, L * E, sq_real);
+  w.U = SQ_TAKE(a, L * n, sq_real);
+  w.since = SQ_TAKE(a, L * h, sq_real);
+  w.until = SQ_TAKE(a, L * h, sq_real);
+  w.from_before = SQ_TAKE(a, L * h, sq_real);
+  w.into_after = SQ_TAKE(a, L * h, sq_real);
+  w.column = SQ_TAKE(a, L, sq_real);
+  w.S = SQ_TAKE(a, states * n * E, sq_real);
+  w.dS = SQ_TAKE(a, n * E, sq_real);
+  return w;
+}
+
+double sq_ssd_flops(int chunk, int T, int H, int hd, int N)
+{
+  const double E = (double)H * hd;
+  double sum = 0;
+  for (int a = 0; a < T; a += chunk) {
+    const double n = T - a < chunk ? T - a : chunk;
+    sum += n * (n + 1) * (N + E); /* lower triangles of C B^T and of M xg */
+    if (a > 0) sum += 2 * n * N * E;
+    if (a + chunk < T) sum += 2 * n * N * E;
+  }
+  return sum;
+}
+
+/* ---- elementwise ------------------------------------------------------------------------------------- */
+
+/* Sixteen partial sums: compilers may not reorder a plain sum, so only this form is vectorised. */
+static inline sq_real lane_dot(int n, const sq_real *restrict a, const sq_real *restrict b)
+{
+  sq_real lane[16] = {0}, sum = 0;
+  int j = 0;
+  for (; j + 16 <= n; j += 16)
+    for (int l = 0; l < 16; ++l) lane[l] += a[j + l] * b[j + l];
+  for (int l = 0; l < 16; ++l) sum += lane[l];
+  for (; j < n; ++j) sum += a[j] * b[j];
+  return sum;
+}
+
+static inline sq_real lane_sum(int n, const sq_real *a)
+{
+  sq_real lane[16] = {0}, sum = 0;
+  int j = 0;
+  for (; j + 16 <= n; j += 16)
+    for (int l = 0; l < 16; ++l) lane[l] += a[j + l];
+  for (int l = 0; l < 16; ++l) sum += lane[l];
+  for (; j < n; ++j) sum += a[j];
+  return sum;
+}
+
+static void running_products(int n, int H, const sq_real *lambda, sq_real *since, sq_real *until)
+{
+  const size_t h = (size_t)H, last = (size_t)(n - 1) * h;
+  for (size_t k = 0; k < h; ++k) {
+    since[k] = lambda[k];
+    until[last + k] = 1;
+  }
+  for (size_t k = h; k < last + h; ++k) since[k] = since[k - h] * lambda[k];
+  for (size_t k = last; k-- > 0;) until[k] = until[k + h] * lambda[k + h];
+}
+
+/* y (n,E) = w o x: w (n,H), one factor for each step and head */
+static SQ_CLONES void weigh(int n, int H, int hd, const sq_real *restrict w, const sq_real *restrict x,
+                            int ldx, sq_real *restrict y)
+{
+  for (int i = 0; i < n; ++i, x += ldx)
+    for (int h = 0; h < H; ++h, y += hd) {
+      const sq_real f = *w++;
+      const sq_real *from = x + h * hd;
+      for (int j = 0; j < hd; ++j) y[j] = f * from[j];
+    }
+}
+
+/* y = w o y + skip x (w NULL: skip x alone) */
+static SQ_CLONES void start_output(int n, int H, int hd, const sq_real *restrict w,
+                                   const sq_real *restrict skip, const sq_real *restrict x, int ldx,
+                                   sq_real *restrict y, int ldy)
+{
+  for (int i = 0; i < n; ++i, x += ldx, y += ldy)
+    for (int h = 0; h < H; ++h) {
+      const sq_real *from = x + h * hd, d = skip[h];
+      sq_real *to = y + h * hd;
+      if (w == NULL) {
+        for (int j = 0; j < hd; ++j) to[j] = d * from[j];
+      } else {
+        const sq_real f = *w++;
+        for (int j = 0; j < hd; ++j) to[j] = f * to[j] + d * from[j];
+      }
+    }
+}
+
+/* y (N,E) = f x, f (H): one factor for each head; y may be x */
+static SQ_CLONES void scale_state(int N, int H, int hd, const sq_real *f, const sq_real *x, sq_real *y)
+{
+  for (int i = 0; i < N; ++i)
+    for (int h = 0; h < H; ++h, x += hd, y += hd) {
+      const sq_real factor = f[h];
+      for (int j = 0; j < hd; ++j) y[j] = factor * x[j];
+    }
+}
+
+/* decay (n,n) below and on the diagonal, and M = G o decay, zero above it.  lambda has stride H. */
+static SQ_CLONES void decay_matrices(int n, int H, const sq_real *lambda, const sq_real *restrict G,
+                                     sq_real *restrict decay, sq_real *restrict M)
+{
+  for (int i = 0; i < n; ++i) {
+    const sq_real f = lambda[(size_t)i * (size_t)H];
+    sq_real *row = decay + (size_t)i * (size_t)n, *to = M + (size_t)i * (size_t)n;
+    const sq_real *above = row - (i > 0 ? n : 0), *g = G + (size_t)i * (size_t)n;
+    for (int j = 0; j < i; ++j) row[j] = f * above[j];
+    row[i] = 1;
+    for (int j = 0; j <= i; ++j) to[j] = g[j] * row[j];
+    for (int j = i + 1; j < n; ++j) to[j] = 0;
+  }
+}
+
+/* dots_i = x_i . z_i for each head; x (n,E) contiguous, z with a row stride */
+static SQ_CLONES void head_dots(int n, int H, int hd, const sq_real *x, const sq_real *z, int ldz,
+                                sq_real *dots)
+{
+  for (int i = 0; i < n; ++i, z += ldz)
+    for (int h = 0; h < H; ++h, x += hd) *dots++ = lane_dot(hd, x, z + h * hd);
+}
+
+/* <A,B> over one head's columns of two (N,E) arrays */
+static SQ_CLONES double state_dot(int N, int E, int hd, const sq_real *A, const sq_real *B)
+{
+  double sum = 0;
+  for (int i = 0; i < N; ++i, A += E, B += E) sum += (double)lane_dot(hd, A, B);
+  return sum;
+}
+
+/* dC += U, and the dots of their rows with C's */
+static SQ_CLONES void add_rows(int n, int N, const sq_real *restrict U, const sq_real *restrict C,
+                               sq_real *restrict dC, int ldc, int add, sq_real *dots, int H)
+{
+  for (int i = 0; i < n; ++i, U += N, C += ldc, dC += ldc) {
+    dots[(size_t)i * (size_t)H] = lane_dot(N, U, C);
+    if (add)
+      for (int j = 0; j < N; ++j) dC[j] += U[j];
+    else
+      for (int j = 0; j < N; ++j) dC[j] = U[j];
+  }
+}
+
+/* One head: dG += dM o decay, and dlog lambda (stride H).  column: in, what each source leaves in the state
+   after; before: the state before, carried to the state after; from_before (stride H, NULL: 0): carried to the
+   outputs. */
+static SQ_CLONES void log_decay_gradient(int n, int H, const sq_real *restrict G,
+                                         const sq_real *restrict decay, const sq_real *restrict dM,
+                                         sq_real *restrict dG, sq_real *restrict column, sq_real before,
+                                         const sq_real *from_before, sq_real *dlog)
+{
+  for (int i = n - 1; i >= 0; --i) {
+    const size_t at = (size_t)i * (size_t)n;
+    const sq_real *g = G + at, *d = decay + at, *m = dM + at;
+    sq_real *to = dG + at;
+    for (int j = 0; j <= i; ++j) {
+      const sq_real e = m[j] * d[j];
+      to[j] += e;
+      column[j] += e * g[j];
+    }
+    if (from_before) before += from_before[(size_t)i * (size_t)H];
+    dlog[(size_t)i * (size_t)H] = before + lane_sum(i, column);
+  }
+}
+
+/* dx = gain o dxg + skip dy, dgain = dxg . x, dskip += dy . x */
+static SQ_CLONES void finish_inputs(const sq_ssd *s, const sq_ssd_grad *g, int a, int n,
+                                    const sq_real *restrict dxg)
+{
+  const int H = s->H, hd = s->hd;
+  for (int i = a; i < a + n; ++i)
+    for (int h = 0; h < H; ++h, dxg += hd) {
+      const size_t at = (size_t)i * (size_t)s->ldx + (size_t)(h * hd), k = (size_t)i * (size_t)H + (size_t)h;
+      const sq_real *x = s->x + at, *dy = g->dy + (size_t)i * (size_t)g->ldy + h * hd;
+      const sq_real gain = s->gain ? s->gain[k] : 1, d = s->skip[h];
+      sq_real *restrict dx = g->dx + at;
+      g->dskip[h] += (double)lane_dot(hd, dy, x);
+      if (s->gain) g->dgain[k] = lane_dot(hd, dxg, x);
+      for (int j = 0; j < hd; ++j) dx[j] = gain * dxg[j] + d * dy[j];
+    }
+}
+
+/* ---- chunks ------------------------------------------------------------------------------------------ */
+
+typedef struct { /* a chunk of n steps from step a on */
+  int a, n, first, last, ldxg;
+  const sq_real *x, *B, *C, *lambda, *xg;
+} chunk;
+
+static chunk chunk_at(const sq_ssd *s, int a, const sq_ssd_work *w)
+{
+  const size_t at = (size_t)a, H = (size_t)s->H;
+  chunk c = {.a = a, .n = s->T - a < s->chunk ? s->T - a : s->chunk, .first = a == 0};
+  c.last = a + c.n == s->T;
+  c.x = s->x + at * (size_t)s->ldx;
+  c.B = s->B + at * (size_t)s->ldb;
+  c.C = s->C + at * (size_t)s->ldc;
+  c.lambda = s->lambda + at * H;
+  c.xg = s->gain ? w->xg : c.x;
+  c.ldxg = s->gain ? s->H * s->hd : s->ldx;
+  if (s->gain) weigh(c.n, s->H, s->hd, s->gain + at * H, c.x, s->ldx, w->xg);
+  running_products(c.n, s->H, c.lambda, w->since, w->until);
+  return c;
+}
+
+/* after = the state behind the chunk, before = the one in front of it; they may be one array */
+static void advance(const sq_ssd *s, const chunk *c, const sq_real *before, sq_real *after,
+                    const sq_ssd_work *w)
+{
+  const int E = s->H * s->hd;
+  if (!c->first) scale_state(s->N, s->H, s->hd, w->since + (size_t)(c->n - 1) * (size_t)s->H, before, after);
+  weigh(c->n, s->H, s->hd, w->until, c->xg, c->ldxg, w->xs);
+  sq_gemm(SQ_T, SQ_N, s->N, E, c->n, 1, c->B, s->ldb, w->xs, E, c->first ? 0 : 1, after, E);
+}
+
+void sq_ssd_forward(const sq_ssd *s, sq_real *y, int ldy, const sq_ssd_work *w)
+{
+  const int E = s->H * s->hd, N = s->N;
+  for (int a = 0, n; a < s->T; a += n, y += (size_t)n * (size_t)ldy) {
+    const chunk c = chunk_at(s, a, w);
+    n = c.n;
+    sq_gemm(SQ_N, SQ_T, n, n, N, 1, c.C, s->ldc, c.B, s->ldb, 0, w->G, n);
+    if (!c.first) sq_gemm(SQ_N, SQ_N, n, E, N, 1, c.C, s->ldc, w->S, E, 0, y, ldy);
+    start_output(n, s->H, s->hd, c.first ? NULL : w->since, s->skip, c.x, s->ldx, y, ldy);
+    for (int h = 0; h < s->H; ++h) {
+      decay_matrices(n, s->H, c.lambda + h, w->G, w->decay, w->M);
+      sq_gemm(SQ_N, SQ_N, n, s->hd, n, 1, w->M, n, c.xg + h * s->hd, c.ldxg, 1, y + h * s->hd, ldy);
+    }
+    if (!c.last) advance(s, &c, w->S, w->S, w);
+  }
+}
+
+static sq_real *state_before(const sq_ssd *s, int a, const sq_ssd_work *w)
+{
+  return w->S + (size_t)(a / s->chunk - 1) * (size_t)s->N * (size_t)(s->H * s->hd);
+}
+
+static void remake_states(const sq_ssd *s, const sq_ssd_work *w)
+{
+  for (int a = 0; a + s->chunk < s->T; a += s->chunk) {
+    const chunk c = chunk_at(s, a, w);
+    advance(s, &c, c.first ? NULL : state_before(s, a, w), state_before(s, a + s->chunk, w), w);
+  }
+}
+
+/* What head h takes from the state S before the chunk: dC, and from_before. */
+static void back_from_state(const sq_ssd *s, const chunk *c, int h, const sq_real *S, sq_real *dC,
+                            const sq_ssd_work *w)
+{
+  const int E = s->H * s->hd;
+  sq_gemm(SQ_N, SQ_T, c->n, s->N, s->hd, 1, w->yp + h * s->hd, E, S + h * s->hd, E, 0, w->U, s->N);
+  add_rows(c->n, s->N, w->U, c->C, dC, s->ldc, h > 0, w->from_before + h, s->H);
+}
+
+static void back_head(const sq_ssd *s, const chunk *c, int h, const sq_ssd_grad *g, const sq_ssd_work *w)
+{
+  const int E = s->H * s->hd, n = c->n, at = h * s->hd;
+  const sq_real *dy = g->dy + (size_t)c->a * (size_t)g->ldy + at;
+  const sq_real *S = c->first ? NULL : state_before(s, c->a, w);
+  double before = 0;
+
+  decay_matrices(n, s->H, c->lambda + h, w->G, w->decay, w->M);
+  sq_gemm(SQ_N, SQ_T, n, n, s->hd, 1, dy, g->ldy, c->xg + at, c->ldxg, 0, w->dM, n);
+  sq_gemm(SQ_T, SQ_N, n, s->hd, n, 1, w->M, n, dy, g->ldy, c->last ? 0 : 1, w->dxg + at, E);
+  if (!c->first) back_from_state(s, c, h, S, g->dC + (size_t)c->a * (size_t)s->ldc, w);
+  if (!c->first && !c->last)
+    before = (double)w->since[(size_t)(n - 1) * (size_t)s->H + (size_t)h] *
+             state_dot(s->N, E, s->hd, w->dS + at, S + at);
+  for (int j = 0; j < n; ++j)
+    w->column[j] = c->last ? 0 : w->into_after[(size_t)j * (size_t)s->H + (size_t)h];
+  log_decay_gradient(n, s->H, w->G, w->decay, w->dM, w->dG, w->column, (sq_real)before,
+                     c->first ? NULL : w->from_before + h, g->dlog_lambda + (size_t)c->a * (size_t)s->H + h);
+}
+
+/* From dS, the gradient of the state behind the chunk, to that of the state in front of it. */
+static void back_chunk(const sq_ssd *s, int a, const sq_ssd_grad *g, const sq_ssd_work *w)
+{
+  const int E = s->H * s->hd, N = s->N;
+  const chunk c = chunk_at(s, a, w);
+  const int n = c.n;
+  sq_real *dB = g->dB + (size_t)a * (size_t)s->ldb, *dC = g->dC + (size_t)a * (size_t)s->ldc;
+
+  sq_gemm(SQ_N, SQ_T, n, n, N, 1, c.C, s->ldc, c.B, s->ldb, 0, w->G, n);
+  memset(w->dG, 0, (size_t)n * (size_t)n * sizeof *w->dG);
+  if (!c.last) {
+    sq_gemm(SQ_N, SQ_N, n, E, N, 1, c.B, s->ldb, w->dS, E, 0, w->xs, E);
+    weigh(n, s->H, s->hd, w->until, w->xs, E, w->dxg);
+    head_dots(n, s->H, s->hd, w->dxg, c.xg, c.ldxg, w->into_after);
+  }
+  if (!c.first) weigh(n, s->H, s->hd, w->since, g->dy + (size_t)a * (size_t)g->ldy, g->ldy, w->yp);
+  for (int h = 0; h < s->H; ++h) back_head(s, &c, h, g, w);
+  sq_gemm(SQ_N, SQ_N, n, N, n, 1, w->dG, n, c.B, s->ldb, c.first ? 0 : 1, dC, s->ldc);
+  sq_gemm(SQ_T, SQ_N, n, N, n, 1, w->dG, n, c.C, s->ldc, 0, dB, s->ldb);
+  if (!c.last) {
+    weigh(n, s->H, s->hd, w->until, c.xg, c.ldxg, w->xs);
+    sq_gemm(SQ_N, SQ_T, n, N, E, 1, w->xs, E, w->dS, E, 1, dB, s->ldb);
+  }
+  finish_inputs(s, g, a, n, w->dxg);
+  if (c.first) return;
+  if (!c.last) scale_state(N, s->H, s->hd, w->since + (size_t)(n - 1) * (size_t)s->H, w->dS, w->dS);
+  sq_gemm(SQ_T, SQ_N, N, E, n, 1, c.C, s->ldc, w->yp, E, c.last ? 0 : 1, w->dS, E);
+}
+
+void sq_ssd_backward(const sq_ssd *s, const sq_ssd_grad *g, const sq_ssd_work *w)
+{
+  if (s->T == 0) return;
+  remake_states(s, w);
+  for (int a = (s->T - 1) / s->chunk * s->chunk; a >= 0; a -= s->chunk) back_chunk(s, a, g, w);
+}
