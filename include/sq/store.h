@@ -185,8 +185,8 @@ sq_status sq_h5_create_file(const char *path,
 /* Adds to a results file that no run writes (its lock is held until close): the changed copy takes the file's
    name at close.  SQ_ERR_DATA if it is none, SQ_ERR_USAGE if a run writes it, SQ_ERR_IO. */
 sq_status sq_h5_extend_results(const char *path, sq_h5 **f);
-sq_status sq_h5_close(sq_h5 **f);       /* SQ_ERR_IO if the data could not be written */
-void sq_h5_abandon(sq_h5 **f);          /* closes; nothing that was written appears.  NULL is fine */
+sq_status sq_h5_close(sq_h5 **f); /* SQ_ERR_IO if the data could not be written */
+void sq_h5_abandon(sq_h5 **f);    /* closes; nothing that was written appears.  NULL is fine */
 int sq_h5_exists(const sq_h5 *f, const char *path); /* a dataset or group; external links count as absent */
 /* Names of the members of a group, sorted, *owned* (free each, then the array). */
 sq_status sq_h5_list(const sq_h5 *f, const char *group, char ***name, int *n);

@@ -57,7 +57,8 @@ static const sq_command command[] = {
     {"operator", "all eigenvalues of large transition matrices, over all ranks",
      "transition CONFIG [--weights FILE.h5 --cell K] [--layer I] [--channel C]\n"
      "       [--method auto|dense|distributed|secular] [--out FILE.h5] [--set KEY=VALUE ...]",
-     "Transition matrices of time-invariant layers (S4; of LRU and S5 they are diagonal) with the weights of\n"
+     "Transition matrices of time-invariant layers (S4; of LRU and S5 they are diagonal) with the weights "
+     "of\n"
      "a file, or as initialised: radii, their shares, errors and times on stdout, the eigenvalues in\n"
      "/operators/transition of a file.  hankel, koopman and covariance are reserved.\n"
      "\n"
@@ -65,9 +66,11 @@ static const sq_command command[] = {
      "  --cell K           only this cell of CONFIG (and of /weights; then 0 by default)\n"
      "  --layer I          only this layer\n"
      "  --channel C        only this channel\n"
-     "  --method M         dense: LAPACK, the matrices dealt out over the ranks; distributed: ScaLAPACK, each\n"
+     "  --method M         dense: LAPACK, the matrices dealt out over the ranks; distributed: ScaLAPACK, "
+     "each\n"
      "                     matrix over all ranks; secular: the equation of diagonal plus rank one, over all\n"
-     "                     ranks in quadruple precision, with proofs; auto: dense for small ones, else secular\n"
+     "                     ranks in quadruple precision, with proofs; auto: dense for small ones, else "
+     "secular\n"
      "  --out FILE.h5      new, or the results file of a run that has ended, to which the group is added\n"
      "                     (default: <name>-transition.h5)\n"
      "  --set KEY=VALUE    override a key in all cells; may be repeated\n",
