@@ -66,6 +66,7 @@ typedef struct {
   const sq_cells *cells;
   sq_store *store;
   char host[256];
+  const char *checkpoints; /* folder, borrowed */
   sq_task *task;  /* the last one opened: cells that follow often share it */
   char *task_key; /* its data key */
 } sq_worker_state;

@@ -14,6 +14,7 @@ static const sq_command command[] = {
      "  --resume              go on with an existing file: runs what is not done\n"
      "  --set KEY=VALUE       override a key in all cells; may be repeated\n"
      "  --time-limit SECONDS  stop, resumable, before this time has passed\n"
+     "  --allow-different-cpu with --resume: go on although the CPU or the BLAS kernel is another\n"
      "  --quiet               no progress, no table\n"
      "\n"
      "SIGTERM, SIGUSR1 and SIGINT stop it so that --resume can go on (a second one stops at once).\n"
