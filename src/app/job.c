@@ -35,6 +35,13 @@ static int poll(void *user, long step, long total)
   return sq_grid_poll(j->g, j->fraction);
 }
 
+/* Within the spectra of a stage: others may wait for an answer, and a stop is not to wait for hundreds of channels. */
+static int poll_spectra(void *user)
+{
+  job *j = user;
+  return sq_grid_poll(j->g, j->fraction);
+}
+
 static sq_status evaluated(void *user, int k, const sq_eval_record *r)
 {
   job *j = user;
@@ -51,7 +58,6 @@ static sq_status stage(void *user, int k, const sq_real *theta, void *work)
   sq_status st = SQ_OK;
   for (int p = 0; p < sq_sample_nprotocol(j->sample); ++p) {
     const int group = j->w->cells->group[j->cell * SQ_MAX_PROTOCOLS + p];
-    sq_grid_poll(j->g, j->fraction); /* others may wait for an answer; a stop is noticed at the next step */
     st = sq_sample_run(j->sample, p, theta, work, j->w->store, group, j->cell, k, step);
     j->file_failed |= st == SQ_ERR_IO;
     if (st != SQ_OK) return st;
@@ -147,6 +153,7 @@ static sq_status train(job *j)
   SQ_TRY(task_get(j));
   SQ_TRY(sq_model_create(j->config, j->plan->dims, &j->model));
   SQ_TRY(sq_sample_create(j->config, j->model, j->w->task, &j->sample));
+  sq_sample_poll(j->sample, poll_spectra, j);
   SQ_TRY(sq_train_cell(j->config, j->model, j->w->task, &hooks, &j->result));
 done:
   sq_sample_destroy(&j->sample);

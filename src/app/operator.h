@@ -2,7 +2,7 @@
  * and stored); the one place for the choice of a method. */
 #pragma once
 
-#include "app.h"
+#include "cells.h"
 #include "sq/eigen.h"
 #include "sq/spectra.h"
 
