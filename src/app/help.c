@@ -57,7 +57,8 @@ static const sq_command command[] = {
      "  padding          steps appended to a sequence change nothing before them but rounding\n"
      "  gradient         the derivative of the loss agrees with differences (seqspectra-f64)\n"
      "  regauge          other coordinates of the state leave outputs, memory and Hankel values as they are\n"
-     "  eigenvalues      those of the analysis belong to the matrix that runs, and LAPACK's lie in their discs\n"
+     "  eigenvalues      those of the analysis belong to the matrix that runs, and LAPACK's lie in their "
+     "discs\n"
      "\n"
      "  --set KEY=VALUE  override a key in all cells; may be repeated\n"
      "  --verbose        each error with its tolerance and where it was found\n",

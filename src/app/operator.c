@@ -333,7 +333,7 @@ static void catch_signals(const char *out, int extended)
 {
   static const int sig[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1};
   sq_format(unfinished, sizeof unfinished, "%s.tmp.%ld", out, (long)getpid());
-  sq_format(unfinished_lock, sizeof unfinished_lock, extended ? "%s.lock" : "", out);
+  if (extended) sq_format(unfinished_lock, sizeof unfinished_lock, "%s.lock", out);
   for (size_t i = 0; i < sizeof sig / sizeof *sig; ++i) signal(sig[i], on_signal);
 }
 
@@ -398,6 +398,17 @@ static sq_status one_layer(run *r, const sq_model *m, const char *label, int lay
 done:
   job_clear(&j);
   return st;
+}
+
+static int same_model(const sq_config *a, const sq_config *b)
+{
+  cJSON *x = cJSON_Parse(sq_config_json(a)), *y = cJSON_Parse(sq_config_json(b));
+  const int same = x && y &&
+                   cJSON_Compare(cJSON_GetObjectItemCaseSensitive(x, "model"),
+                                 cJSON_GetObjectItemCaseSensitive(y, "model"), 1);
+  cJSON_Delete(x);
+  cJSON_Delete(y);
+  return same;
 }
 
 static sq_status model_of(const sq_config *c, sq_model **m)
@@ -516,7 +527,8 @@ static sq_status survey(run *r)
   st = sq_app_agree(st);
   for (int i = 0; i < ncell && st == SQ_OK; ++i) {
     int told = 0; /* one note for a model, whatever its seeds */
-    for (int k = 0; k < i && !told; ++k) told = strcmp(why[i].text, why[k].text) == 0;
+    for (int k = 0; k < i && !told; ++k)
+      told = r->skip[k] == 2 && same_model(sq_experiment_cell(r->grid, i), sq_experiment_cell(r->grid, k));
     if (r->skip[i] == 2 && !told) sq_note("skipped: %s", why[i].text);
   }
   free(why);
