@@ -49,7 +49,8 @@ overrides() {
     mamba2) echo '--set model.layer=mamba --set model.conv_dim=4 --set model.expansion=1 --set model.glu=true' \
                  '--set model.prenorm=true --set model.token_embedding=true' ;;
     s4 | s5 | lru) echo "--set model.layer=$1 --set model.activation=full_glu --set model.norm=batch --set model.prenorm=false" \
-                        "--set model.num_blocks=1 --set model.input_dim=$2" ;;
+                        "--set model.input_dim=$2"
+                   if [ "$1" = s5 ]; then echo '--set model.num_blocks=1'; fi ;;
     softmax) ;;
     linear) echo '--set model.attention_fn=lin-attention' ;;
     norm) echo '--set model.attention_fn=norm-attention --set model.norm_fn=softplus --set model.approx_fn=elu' \
