@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Validation loss and metric over training steps, from a results file.
 
-One row of panels a task, a colour for each model and set of swept values; thin lines: seeds; thick lines: their mean, as far as all
+One row of panels a task, one colour and dash, the same in all rows, for each model and set of swept values; thin lines: seeds; thick lines: their mean, as far as all
 seeds go."""
 
 import argparse
@@ -20,6 +20,7 @@ import matplotlib  # noqa: E402
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.ticker  # noqa: E402
 import numpy as np  # noqa: E402
 
 # Okabe and Ito's colours, told apart with any colour vision; then the same with another dash.
@@ -59,6 +60,20 @@ def draw(ax, lines, which, colour, dash, label):
         ax.plot([], [], color=colour, linestyle=dash, linewidth=2, label=label)
 
 
+def styles_of(tasks):
+    """{label: (colour, dash)}, whatever the task."""
+    labels = sorted({label for models in tasks.values() for label in models})
+    return {label: (COLOURS[i % len(COLOURS)], DASHES[i // len(COLOURS) % len(DASHES)]) for i, label in enumerate(labels)}
+
+
+def step_axis(ax, models):
+    """Steps are whole numbers; those of a single evaluation are in the middle of a range of their size."""
+    steps = np.concatenate([line[0] for lines in models.values() for line in lines])
+    if steps.min() == steps.max():
+        ax.set_xlim(0, 2 * max(1, int(steps[0])))
+    ax.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("results")
@@ -73,18 +88,19 @@ def main():
     if not tasks:
         sys.exit(f"error: {a.results}: no evaluation yet")
     longest = max(len(models) for models in tasks.values())
+    styles = styles_of(tasks)
     height = max(3.2, 0.6 + 0.19 * longest)
     fig, axes = plt.subplots(len(tasks), 2, figsize=(12.5, height * len(tasks)), squeeze=False)
     for row, (task, models) in zip(axes, tasks.items()):
-        for i, (label, lines) in enumerate(sorted(models.items())):
-            style = COLOURS[i % len(COLOURS)], DASHES[i // len(COLOURS) % len(DASHES)]
-            draw(row[0], lines, 1, *style, label)
-            draw(row[1], lines, 2, *style, label)
+        for label, lines in sorted(models.items()):
+            draw(row[0], lines, 1, *styles[label], label)
+            draw(row[1], lines, 2, *styles[label], label)
         row[0].set_ylabel("validation loss (nats a label)")
         row[1].set_ylabel(f"validation {metric[task]}")
         if metric[task] == "accuracy":
             row[1].set_ylim(-0.02, 1.02)
         for ax in row:
+            step_axis(ax, models)
             ax.set_xlabel("training step")
             ax.set_title(task, loc="left", fontsize=11, fontweight="bold")
             ax.grid(alpha=0.25)

@@ -15,6 +15,7 @@
 
 #include "sq/base.h"
 #include "sq/eigen.h"
+#include "sq/linalg.h"
 #include "sq/rng.h"
 
 static int rank, nrank;
@@ -131,6 +132,7 @@ static inline sq_complex triangle_entry(const void *user, int i, int j)
 static inline int eigen_main(int (*run)(void))
 {
   MPI_Init(NULL, NULL);
+  sq_blas_set_threads(1); /* as the program does: threads in every rank would fight for the cores */
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);
   MPI_Comm_size(MPI_COMM_WORLD, &nrank);
   const int failed = run();

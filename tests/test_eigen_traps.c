@@ -168,7 +168,8 @@ static void the_library_gets_what_it_really_needs(void **state)
 }
 
 /* Orders and blocks where the library, called as its documentation says, was seen to be wrong with info = 0: blocks
-   that divide n (128, 192 with 64), too little workspace and JOB = 'E' (300 and more). */
+   that divide n (128, 192 with 64) and too little workspace (300 and more).  JOB = 'E' was wrong for some matrices of
+   these orders, not for all: that it is not used is seen from the call itself (job_is_schur), not from values. */
 static void real_values_are_right_where_the_traps_are(void **state)
 {
   static const int order[][2] = {{128, 64}, {192, 64}, {300, 50}, {450, 32}};

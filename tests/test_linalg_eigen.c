@@ -502,6 +502,7 @@ static void large_matrices_are_certified_in_few_sweeps(void **state)
 
 int main(void)
 {
+  sq_blas_set_threads(1); /* as the program does */
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(eigenvalues_that_are_known_exactly_lie_in_their_discs),
       cmocka_unit_test(interlacing_values_are_found_to_the_sensitivity_of_their_weights),

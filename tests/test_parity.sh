@@ -186,6 +186,7 @@ for case in softmax linear norm mamba2 pseudo lru s5 s4 numbers; do
   # Its own numbers: no error at all.  The other precision: within its tolerances.
   expect 0 'losses of 3 steps' "$SQ_BIN/seqspectra-f64" parity "$dir/$case-full.h5"
   compared=$(grep -cE ' (ok|BAD) ' "$dir/out")
+  grep -q "  compared $compared of 18 quantities" "$dir/out" || { echo "FAILED: $case: not \"compared $compared of 18\""; failed=1; }
   if grep -q 'BAD' "$dir/out" || [ "$(grep -c '0.00e+00   0.00e+00' "$dir/out")" -ne "$compared" ] || [ "$compared" -lt "$(least $case)" ]; then
     echo "FAILED: $case: a dump differs from what made it, or lacks something"
     cat "$dir/out"
@@ -242,6 +243,12 @@ for key, value in (("T", 11), ("batch", 4), ("kind", "lm"), ("input", "scalar"),
 copy("task-word", task("kind", "regression"), "s4")
 def nan(f): f["logits"][0, 0] = np.nan
 copy("nan", nan)
+for name in ("logits", "loss", "grads"):
+    def without(f):
+        del f[name]
+    copy("without-" + name, without)
+def optional(f): del f["losses_3steps"]
+copy("optional", optional)
 def shape(f):
     del f["params/norm.weight"]
     f["params/norm.weight"] = np.ones(9)
@@ -271,6 +278,9 @@ expect 3 '/inputs: expected' "$SQ_BIN/seqspectra-f64" parity "$dir/task-input.h5
 expect 3 'no /lengths; task.pad' "$SQ_BIN/seqspectra-f64" parity "$dir/task-pad.h5"
 expect 3 'task.kind: expected "cls" or "lm"' "$SQ_BIN/seqspectra-f64" parity "$dir/task-word.h5"
 expect 1 'BAD  /logits' "$SQ_BIN/seqspectra-f64" parity "$dir/nan.h5"
+for name in logits loss grads; do expect 1 "MISSING: $name:" "$SQ_BIN/seqspectra-f64" parity "$dir/without-$name.h5"; done
+full=$("$SQ_BIN/seqspectra-f64" parity "$dir/softmax-full.h5" | sed -n 's/^  compared \([0-9]*\) of .*/\1/p')
+expect 0 "compared $((full - 1)) of 18" "$SQ_BIN/seqspectra-f64" parity "$dir/optional.h5"
 expect 3 'norm.weight: shape (9), expected (8)' "$SQ_BIN/seqspectra-f64" parity "$dir/shape.h5"
 expect 3 'no such parameter' "$SQ_BIN/seqspectra-f64" parity "$dir/extra.h5"
 expect 3 'token 99, expected 0..10' "$SQ_BIN/seqspectra-f64" parity "$dir/token.h5"

@@ -325,6 +325,9 @@ static void shares_quantiles_and_exponent_are_those_of_the_stored_eigenvalues(vo
                  *mean = analysis_field(&a, "lyapunov_exponent", NULL),
                  *horizon = analysis_field(&a, "lyapunov_horizon", NULL);
     assert_int_equal(f->complex_values, 1);
+    const sq_field *exponent = NULL;
+    analysis_field(&a, "lyapunov_exponent", &exponent);
+    assert_int_equal(exponent->invariant, 1);
     const int m = f->dim[1] * f->dim[2];
     for (int l = 0; l < 2; ++l) {
       double count[SQ_NRADIUS] = {0}, angles[SQ_NPHASE] = {0}, sum = 0;
@@ -363,6 +366,133 @@ static void results_do_not_depend_on_the_sample(void **state)
       assert_memory_equal(a.out[i], b.out[i], field_elements(&a.field[i]) * sizeof(double));
     analysis_release(&a);
     analysis_release(&b);
+    model_release(&x);
+  }
+}
+
+/* Channels 0, D/k, 2D/k ..: the second of two samples of five channels is channel 2. */
+static void hankel_values_are_those_of_channels_spread_over_the_layer(void **state)
+{
+  (void)state;
+  static const int lengths[1] = {24};
+  sample_fixture s;
+  sample_make(&s, 1, lengths);
+  model_fixture x = layer_make(layer_json[0], "\"hankel_samples\":2", 5, 24),
+                all = layer_make(layer_json[0], "\"hankel_samples\":64", 5, 24);
+  analysis_fixture a = analysis_make(&x, "dsf", 1, 24), b = analysis_make(&all, "dsf", 1, 24);
+  const sq_field *f = NULL, *g = NULL;
+  int naxis;
+  const sq_axis *axis = sq_spectra_axes(a.s, &naxis);
+  analysis_run(&a, &x, &s.batch);
+  analysis_run(&b, &all, &s.batch);
+  const double *some = analysis_field(&a, "hankel_log_sigma1", &f),
+               *every = analysis_field(&b, "hankel_log_sigma1", &g);
+  assert_int_equal(f->dim[3], 2);
+  assert_int_equal(g->dim[3], 5);
+  for (int l = 0; l < 2; ++l) {
+    assert_true(some[2 * l] == every[5 * l] && some[2 * l + 1] == every[5 * l + 2]);
+    assert_true(every[5 * l + 1] != every[5 * l + 2]); /* they differ, so the channel matters */
+  }
+  int seen = 0;
+  for (int i = 0; i < naxis; ++i)
+    if (strcmp(axis[i].axis, "hankel_sample") == 0) {
+      assert_true(axis[i].value[0] == 0 && axis[i].value[1] == 2);
+      seen = 1;
+    }
+  assert_true(seen);
+  analysis_release(&a);
+  analysis_release(&b);
+  model_release(&x);
+  model_release(&all);
+}
+
+/* Order 2 n, and width times the steps on either side of the cut. */
+static void the_state_size_has_a_limit_that_it_does_not_exceed(void **state)
+{
+  (void)state;
+  static const int lengths[1] = {4}, order[3] = {16, 12, 0}, width[3] = {1, 5, 5}, before[3] = {3, 16, 29};
+  sample_fixture s;
+  sample_make(&s, 1, lengths);
+  for (int v = 0; v < 3; ++v) {
+    model_fixture x = layer_make(layer_json[v], "\"hankel_cuts\":[0.1,0.5,0.9]", 5, 33);
+    analysis_fixture a = analysis_make(&x, "dsf", 1, 33);
+    const sq_mixer *m = sq_model_mixer(x.m, 0);
+    sq_lti dims = {0};
+    sq_mixer_get(m)->lti_dims(m, &dims);
+    assert_true(order[v] == 0 || order[v] == 2 * dims.n);
+    analysis_run(&a, &x, &s.batch);
+    const double *limit = analysis_field(&a, "effective_state_size_limit", NULL);
+    static const char *const size[3] = {"effective_state_size_tolerance", "effective_state_size_entropy",
+                                        "effective_state_size_entropy_squared"};
+    for (int l = 0; l < 2; ++l)
+      for (int c = 0; c < 3; ++c) {
+        const int past = before[c] * width[v], future = (33 - before[c]) * width[v];
+        const int window = past < future ? past : future;
+        assert_true(limit[3 * l + c] == (window < 2 * dims.n ? window : 2 * dims.n));
+        for (int z = 0; z < 3; ++z) {
+          const double got = analysis_field(&a, size[z], NULL)[3 * l + c];
+          assert_true(got > 0 && got <= limit[3 * l + c] * (1 + 1e-12));
+        }
+      }
+    analysis_release(&a);
+    model_release(&x);
+  }
+}
+
+static int countdown(void *user)
+{
+  int *left = user;
+  return --*left < 0;
+}
+
+static void an_analysis_stops_between_systems_and_can_be_done_again(void **state)
+{
+  (void)state;
+  static const int lengths[1] = {24};
+  sample_fixture s;
+  sample_make(&s, 1, lengths);
+  for (int v = 0; v < 3; ++v)
+    for (int p = 0; p < 2; ++p) {
+      model_fixture x = layer_make(layer_json[v], "", 5, 24);
+      analysis_fixture a = analysis_make(&x, p ? "published" : "dsf", 1, 24),
+                       b = analysis_make(&x, p ? "published" : "dsf", 1, 24);
+      int polls = 0, left = 1 << 20;
+      sq_spectra_poll(a.s, countdown, &left);
+      analysis_run(&a, &x, &s.batch); /* never asked to stop */
+      polls = (1 << 20) - left;
+      assert_true(polls >= (v == 0 && p == 0 ? 2 * 5 : 2)); /* each channel of each layer */
+      for (int stop = 0; stop < polls; ++stop) {
+        left = stop;
+        assert_int_equal(sq_spectra_run(a.s, x.theta, &s.batch, x.work, a.out), SQ_STOPPED);
+        assert_int_equal(left, -1); /* at once */
+      }
+      sq_spectra_poll(a.s, NULL, NULL);
+      analysis_run(&a, &x, &s.batch);
+      analysis_run(&b, &x, &s.batch);
+      for (int i = 0; i < a.n; ++i)
+        assert_memory_equal(a.out[i], b.out[i], field_elements(&a.field[i]) * sizeof(double));
+      analysis_release(&a);
+      analysis_release(&b);
+      model_release(&x);
+    }
+}
+
+static int has_field(const analysis_fixture *a, const char *name)
+{
+  for (int i = 0; i < a->n; ++i)
+    if (strcmp(a->field[i].name, name) == 0) return 1;
+  return 0;
+}
+
+static void a_bound_on_rounding_and_one_draw_of_it_have_different_names(void **state)
+{
+  (void)state;
+  for (int v = 0; v < 3; ++v) {
+    model_fixture x = layer_make(layer_json[v], "", 5, 24);
+    analysis_fixture a = analysis_make(&x, "dsf", 1, 24);
+    assert_int_equal(has_field(&a, "lambda_sensitivity"), v == 0);
+    assert_int_equal(has_field(&a, "lambda_rounding_shift"), v != 0);
+    analysis_release(&a);
     model_release(&x);
   }
 }
@@ -433,6 +563,17 @@ static void the_shares_of_hippo_stored_in_float32_are_products_of_rounding_and_a
       assert_true(marks > 0);
     else
       assert_int_equal(marks, 0);
+    analysis_fixture published = analysis_make(&x, "published", 1, 16);
+    analysis_run(&published, &x, &s.batch);
+    const double *published_marked = analysis_field(&published, "percent_radius_marked", NULL),
+                 *shift = analysis_field(&published, "percent_radius_shift", NULL);
+    int published_marks = 0;
+    for (int b = 0; b < SQ_NRADIUS; ++b) {
+      published_marks += published_marked[b] == 1;
+      assert_int_equal(published_marked[b] == 1, shift[b] > 100.0 / 64 * (1 + 1e-9)); /* of 64 values */
+    }
+    assert_int_equal(published_marks > 0, marks > 0);
+    analysis_release(&published);
     if (k == 0) assert_true(share[3] > 40);
     if (k == 1) assert_true(share[1] < 10);
     analysis_release(&a);
@@ -453,6 +594,10 @@ int main(void)
       cmocka_unit_test(every_entry_is_written_whatever_is_asked_for),
       cmocka_unit_test(shares_quantiles_and_exponent_are_those_of_the_stored_eigenvalues),
       cmocka_unit_test(results_do_not_depend_on_the_sample),
+      cmocka_unit_test(hankel_values_are_those_of_channels_spread_over_the_layer),
+      cmocka_unit_test(the_state_size_has_a_limit_that_it_does_not_exceed),
+      cmocka_unit_test(an_analysis_stops_between_systems_and_can_be_done_again),
+      cmocka_unit_test(a_bound_on_rounding_and_one_draw_of_it_have_different_names),
       cmocka_unit_test(a_state_without_input_has_no_modal_energy),
       cmocka_unit_test(the_shares_of_hippo_stored_in_float32_are_products_of_rounding_and_are_marked_there),
   };

@@ -316,13 +316,14 @@ static void invariant_fields_are_those_of_the_factors(void **state)
     const double *sigma = analysis_field(&a, "hankel_sigma", &f),
                  *top = analysis_field(&a, "hankel_log_sigma1", NULL);
     const double *rank = analysis_field(&a, "effective_state_size_tolerance", NULL);
+    const double *limit = analysis_field(&a, "effective_state_size_limit", NULL);
     const double *distance = analysis_field(&a, "memory_distance_quantile", NULL);
     const int H = f->dim[1], nindex = f->dim[4];
     const sq_mixer *mixer = sq_model_mixer(x.m, 0);
     sq_factors dims = {0};
     sq_mixer_get(mixer)->factor_dims(mixer, &dims);
     for (int h = 0; h < H; ++h) { /* layer 0 */
-      double energy[32] = {0}, mean_rank = 0;
+      double energy[32] = {0}, mean_rank = 0, mean_limit = 0;
       for (int k = 0; k < 2; ++k) {
         const int T = k ? 20 : 32;
         factors_fixture g = factors_alloc(T, dims.n, dims.dv, dims.exponential);
@@ -344,17 +345,71 @@ static void invariant_fields_are_those_of_the_factors(void **state)
         assert_true(same_bits(top[(h * 2 + 1) * 2 + k], log_sigma1));
         sq_effective_state_size(n, expected, size);
         mean_rank += size[0] / 2;
+        mean_limit += (dims.exponential || dims.n > T / 2 ? T / 2 : dims.n) / 2.0;
         assert_int_equal(sq_factors_energy(&g.f, e), SQ_OK);
         for (int d = 0; d < T; ++d) total += e[d];
         for (int d = 0; d < T; ++d) energy[d] += e[d] / total;
         factors_release(&g);
       }
       assert_true(rank[h * 2 + 1] == mean_rank);
+      assert_true(limit[h * 2 + 1] == mean_limit);
       assert_true(distance[h * 5 + 2] == sq_distance_quantile(32, energy, 0.5));
     }
     analysis_release(&a);
     model_release(&x);
   }
+}
+
+static int countdown(void *user)
+{
+  int *left = user;
+  return --*left < 0;
+}
+
+static void an_analysis_stops_between_sequences(void **state)
+{
+  (void)state;
+  sample_fixture s;
+  sample_make(&s, 3, (const int[]){32, 20, 7});
+  for (int p = 0; p < 2; ++p) {
+    model_fixture x = model_make(model_variant[0], "", 32);
+    analysis_fixture a = analysis_make(&x, p ? "published" : "dsf", 3, 32);
+    for (int stop = 0; stop < 3; ++stop) {
+      int left = stop;
+      sq_spectra_poll(a.s, countdown, &left);
+      assert_int_equal(sq_spectra_run(a.s, x.theta, &s.batch, x.work, a.out), SQ_STOPPED);
+    }
+    int left = 3;
+    sq_spectra_poll(a.s, countdown, &left);
+    analysis_run(&a, &x, &s.batch);
+    assert_int_equal(left, 0);
+    analysis_release(&a);
+    model_release(&x);
+  }
+}
+
+/* Under h'_i = c_i h_i the exponent moves by log(c_T/c_0)/T. */
+static void the_finite_time_exponent_of_mamba2_is_not_called_invariant(void **state)
+{
+  (void)state;
+  model_fixture x = model_of_json("{\"seed\":7,\"dataset\":{\"_name_\":\"mqar\",\"vocab_size\":32,\"input_"
+                                  "seq_length\":48,\"num_kv_pairs\":4,"
+                                  "\"num_train\":64,\"num_valid\":16,\"num_test\":16},"
+                                  "\"train\":{\"total_steps\":10,\"batch_size\":8,\"lr\":0.001},"
+                                  "\"model\":{\"layer\":\"mamba\",\"conv_dim\":0,\"num_layers\":2,\"hidden_"
+                                  "dim\":16,\"state_dim\":8,\"num_heads\":2,"
+                                  "\"expansion\":1,\"glu\":true,\"prenorm\":true,\"pooling\":\"none\","
+                                  "\"token_embedding\":true,\"vocab_size\":32,"
+                                  "\"output_dim\":32,\"dropout\":0.0}}",
+                                  32);
+  analysis_fixture a = analysis_make(&x, "dsf", 1, 32);
+  const sq_field *f = NULL;
+  analysis_field(&a, "lyapunov_exponent", &f);
+  assert_int_equal(f->invariant, 0);
+  analysis_field(&a, "lyapunov_horizon", &f);
+  assert_int_equal(f->invariant, 0);
+  analysis_release(&a);
+  model_release(&x);
 }
 
 /* ---- published --------------------------------------------------------------------------------------- */
@@ -450,6 +505,8 @@ int main(void)
       cmocka_unit_test(padding_appended_to_a_sequence_changes_no_eigenvalue),
       cmocka_unit_test(a_second_run_gives_the_same_bits_whatever_ran_before),
       cmocka_unit_test(invariant_fields_are_those_of_the_factors),
+      cmocka_unit_test(an_analysis_stops_between_sequences),
+      cmocka_unit_test(the_finite_time_exponent_of_mamba2_is_not_called_invariant),
       cmocka_unit_test(the_published_protocol_counts_padding_as_steps),
       cmocka_unit_test(weights_that_are_not_finite_give_missing_values_not_errors),
       cmocka_unit_test(cuts_and_protocols_are_checked),

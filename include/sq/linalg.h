@@ -70,7 +70,7 @@ void sq_secular_estimate(const sq_rank_one *A, sq_complex *mu, void *work);
 typedef struct {
   double backward_error; /* |A x - z x| / (|A|_F |x|), x the eigenvector that belongs to z */
   double condition;      /* s = |y^H x| of unit eigenvectors, as above */
-  double sensitivity;    /* |change of z| to first order when every d, u, v changes by `relative` of its size */
+  double sensitivity; /* |change of z| to first order when every d, u, v changes by `relative` of its size */
 } sq_eigenvalue_quality;
 /* O(n), in quadruple precision.  NaN where z is an entry of d but what is asked does not follow from that. */
 void sq_rank_one_eigenvalue(const sq_rank_one *A, sq_complex z, double relative, sq_eigenvalue_quality *q);

@@ -36,6 +36,9 @@ typedef struct sq_spectra sq_spectra;
 sq_status sq_spectra_create(const sq_config *c, const sq_model *m, const char *protocol, int nsample,
                             int seq_len, sq_spectra **s);
 void sq_spectra_destroy(sq_spectra **s);
+/* poll (or NULL) is called between sequences, and between the systems of time-invariant layers: where it returns
+   nonzero, sq_spectra_run stops there and returns SQ_STOPPED without an error text. */
+void sq_spectra_poll(sq_spectra *s, int (*poll)(void *user), void *user);
 /* Scratch that the first sq_spectra_run will take and keep. */
 size_t sq_spectra_bytes(const sq_spectra *s);
 const sq_field *sq_spectra_fields(const sq_spectra *s, int *n);
@@ -44,7 +47,8 @@ const sq_axis *sq_spectra_axes(const sq_spectra *s, int *n);
 size_t sq_field_doubles(const sq_field *f);
 /* Fills out[f] (sq_field_doubles) for each field; sample: nsample sequences, evaluation mode, run through the
    model one by one in `work`.  Unused entries are NaN.  Time-invariant layers are analysed from theta alone: no
-   sequence passes through the model, and results do not depend on the sample. */
+   sequence passes through the model, and results do not depend on the sample.  SQ_STOPPED: see sq_spectra_poll;
+   the fields are half filled. */
 sq_status sq_spectra_run(sq_spectra *s, const sq_real *theta, const sq_batch *sample, void *work,
                          double *const *out);
 

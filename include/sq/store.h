@@ -115,7 +115,8 @@ size_t sq_store_bytes(const sq_store_plan *p);
 sq_status sq_store_create(MPI_Comm comm, const char *path, const sq_store_plan *p, sq_store **s);
 /* Collective.  Opens an existing file for the same plan.  SQ_ERR_USAGE with the first difference if grid,
    schema version or precision differ, or if another run writes it; SQ_ERR_IO if it is damaged.  Cells left
-   `running` become `waiting`, and so do finished cells with a wrong checksum (with a note that names them).
+   `running` become `waiting`, their rows kept for a checkpoint; so do finished cells with a wrong checksum (with a
+   note that names them).
 
    From create or resume to close rank 0 holds PATH.lock: a small text that names host, process and start. */
 sq_status sq_store_resume(MPI_Comm comm, const char *path, const sq_store_plan *p, sq_store **s);
@@ -125,11 +126,20 @@ sq_status sq_store_close(sq_store **s);
    "process 12 on host a (started ...)", or "" if the lock does not say. */
 int sq_store_is_written(const char *path, char *who, size_t cap);
 sq_cell_status sq_store_status(const sq_store *s, int cell); /* as of create or resume */
+/* Everything that this process has written is on the disk afterwards.  Independent; by a descriptor of its own,
+   because HDF5's is MPI-IO's.  SQ_ERR_IO. */
+sq_status sq_store_sync(const sq_store *s);
 
 /* Independent (any rank, no communication). */
 sq_status sq_store_segment(sq_store *s, const sq_segment *g); /* rank 0, once after create or resume */
 sq_status sq_store_cell_running(sq_store *s, int cell, int rank, const char *host);
 sq_status sq_store_history(sq_store *s, int cell, int k, const sq_eval_record *r);
+/* 1 if the cell has begun in this file: the spectra of its first stage are there (or none are kept). */
+int sq_store_has_rows(sq_store *s, int cell);
+/* Rows of a cell that starts from its beginning: back to the missing value. */
+sq_status sq_store_cell_clear(sq_store *s, int cell);
+/* A cell that was stopped and has a checkpoint: waiting again, its rows kept. */
+sq_status sq_store_cell_suspend(sq_store *s, int cell, double wall_s);
 /* data[f] for each field of the group, as sq_spectra_run left it; step: training step of the stage. */
 sq_status sq_store_spectra(sq_store *s, int group, int cell, int stage, long step, double *const *data);
 sq_status sq_store_weights(sq_store *s, int cell, const sq_param_list *l, const sq_real *theta);
@@ -185,8 +195,8 @@ sq_status sq_h5_create_file(const char *path,
 /* Adds to a results file that no run writes (its lock is held until close): the changed copy takes the file's
    name at close.  SQ_ERR_DATA if it is none, SQ_ERR_USAGE if a run writes it, SQ_ERR_IO. */
 sq_status sq_h5_extend_results(const char *path, sq_h5 **f);
-sq_status sq_h5_close(sq_h5 **f);       /* SQ_ERR_IO if the data could not be written */
-void sq_h5_abandon(sq_h5 **f);          /* closes; nothing that was written appears.  NULL is fine */
+sq_status sq_h5_close(sq_h5 **f); /* SQ_ERR_IO if the data could not be written */
+void sq_h5_abandon(sq_h5 **f);    /* closes; nothing that was written appears.  NULL is fine */
 int sq_h5_exists(const sq_h5 *f, const char *path); /* a dataset or group; external links count as absent */
 /* Names of the members of a group, sorted, *owned* (free each, then the array). */
 sq_status sq_h5_list(const sq_h5 *f, const char *group, char ***name, int *n);

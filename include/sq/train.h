@@ -106,7 +106,8 @@ typedef struct {
   void *user;
   /* 0 = init, 1..S = snapshots, S+1 = trained (weights of the best evaluation); work: activation arena of the
    * model. */
-  sq_status (*stage)(void *user, int stage, const sq_real *theta, void *work);
+  sq_status (*stage)(void *user, int stage, const sq_real *theta,
+                     void *work); /* SQ_STOPPED: not made, stop */
   sq_status (*evaluated)(void *user, int k, const sq_eval_record *r);
   /* Before each step and each evaluation batch; nonzero stops the run (SQ_OUTCOME_STOPPED). */
   int (*poll)(void *user, long step, long total);

@@ -40,15 +40,35 @@ size_t sq_fields_bytes(const sq_field *f, int n)
 
 /* ---- the model fits the task ------------------------------------------------------------------------- */
 
+/* Inputs: the key that says whether the model embeds tokens; the state-space backbone takes one-hot vectors, as wide
+ * as model.input_dim. */
+static sq_status check_inputs(const sq_config *c, const sq_task_info *info)
+{
+  static const char *const embeds[] = {"model.embedding", "model.token_embedding"};
+  const char *task = sq_config_task_label(c), *size = "model.input_dim";
+  for (size_t i = 0; i < sizeof embeds / sizeof *embeds; ++i) {
+    if (!sq_config_has(c, embeds[i])) continue;
+    const int tokens = sq_config_bool(c, embeds[i]);
+    if (tokens != (info->vocab_size > 0))
+      return sq_fail(SQ_ERR_USAGE, "%s: %s, but task %s gives %s", embeds[i], tokens ? "true" : "false", task,
+                     info->vocab_size > 0 ? "tokens" : "real numbers");
+    if (tokens) size = "model.vocab_size";
+  }
+  if (!sq_config_has(c, size)) return SQ_OK;
+  const int n = sq_config_int(c, size);
+  if (n < info->vocab_size)
+    return sq_fail(SQ_ERR_USAGE, "%s: %d is less than the %d tokens of task %s", size, n, info->vocab_size,
+                   task);
+  if (info->vocab_size == 0 && n != info->input_dim)
+    return sq_fail(SQ_ERR_USAGE, "%s: %d, but task %s gives %d number%s a step", size, n, task,
+                   info->input_dim, info->input_dim == 1 ? "" : "s");
+  return SQ_OK;
+}
+
 static sq_status check_fit(const sq_config *c, const sq_model *m, const sq_task_info *info)
 {
-  const int embeds = !sq_config_has(c, "model.embedding") || sq_config_bool(c, "model.embedding");
-  if (info->vocab_size > 0 && embeds && sq_config_has(c, "model.vocab_size")) {
-    const int vocab = sq_config_int(c, "model.vocab_size");
-    if (vocab < info->vocab_size)
-      return sq_fail(SQ_ERR_USAGE, "model.vocab_size: %d is less than the %d tokens of task %s", vocab,
-                     info->vocab_size, sq_config_task_label(c));
-  }
+  const sq_status st = check_inputs(c, info);
+  if (st != SQ_OK) return st;
   const int out = sq_model_output_dim(m);
   if (out < info->nclass)
     return sq_fail(SQ_ERR_USAGE, "model: %d outputs are fewer than the %d classes of task %s; see model.%s",

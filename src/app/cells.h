@@ -54,6 +54,8 @@ typedef struct sq_sample sq_sample;
 /* The first analysis.batch_size test sequences.  SQ_ERR_MEMORY. */
 sq_status sq_sample_create(const sq_config *c, const sq_model *m, const sq_task *t, sq_sample **s);
 void sq_sample_destroy(sq_sample **s);
+/* Called now and then while spectra are computed; nonzero: sq_sample_run returns SQ_STOPPED. */
+void sq_sample_poll(sq_sample *s, int (*poll)(void *user), void *user);
 int sq_sample_nprotocol(const sq_sample *s);
 /* Spectra of protocol p for these weights into the file's row; work: activation arena of the model. */
 sq_status sq_sample_run(sq_sample *s, int p, const sq_real *theta, void *work, sq_store *store, int group,
@@ -66,8 +68,9 @@ typedef struct {
   const sq_cells *cells;
   sq_store *store;
   char host[256];
-  sq_task *task;  /* the last one opened: cells that follow often share it */
-  char *task_key; /* its data key */
+  const char *checkpoints; /* folder, borrowed */
+  sq_task *task;           /* the last one opened: cells that follow often share it */
+  char *task_key;          /* its data key */
 } sq_worker_state;
 
 struct sq_grid;

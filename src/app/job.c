@@ -1,5 +1,6 @@
 /* src/app/job.c: one cell on one rank: data, model, training, spectra, and its rows of the results file. */
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,6 +20,10 @@ typedef struct {
   sq_train_result result;
   double fraction;
   int file_failed; /* the error came from the results file, not from the cell */
+  char checkpoint[4200];
+  char *owner;    /* whose checkpoint it is; owned */
+  double saved_s; /* when it was written, or the cell began */
+  int saved;      /* the last one holds the state that the cell was stopped in */
 } job;
 
 /* ---- hooks of the training --------------------------------------------------------------------------- */
@@ -27,6 +32,13 @@ static int poll(void *user, long step, long total)
 {
   job *j = user;
   j->fraction = total > 0 ? (double)step / (double)total : 0;
+  return sq_grid_poll(j->g, j->fraction);
+}
+
+/* Within the spectra of a stage: others may wait for an answer, and a stop is not to wait for hundreds of channels. */
+static int poll_spectra(void *user)
+{
+  job *j = user;
   return sq_grid_poll(j->g, j->fraction);
 }
 
@@ -46,7 +58,6 @@ static sq_status stage(void *user, int k, const sq_real *theta, void *work)
   sq_status st = SQ_OK;
   for (int p = 0; p < sq_sample_nprotocol(j->sample); ++p) {
     const int group = j->w->cells->group[j->cell * SQ_MAX_PROTOCOLS + p];
-    sq_grid_poll(j->g, j->fraction); /* others may wait for an answer; a stop is noticed at the next step */
     st = sq_sample_run(j->sample, p, theta, work, j->w->store, group, j->cell, k, step);
     j->file_failed |= st == SQ_ERR_IO;
     if (st != SQ_OK) return st;
@@ -56,6 +67,55 @@ static sq_status stage(void *user, int k, const sq_real *theta, void *work)
     j->file_failed |= st != SQ_OK;
   }
   return st;
+}
+
+/* ---- checkpoints ------------------------------------------------------------------------------------- */
+
+/* Any rank may have to say this. */
+static void tell(const job *j, const char *text)
+{
+  fprintf(stderr, "seqspectra: rank %d: cell %d %s: %s\n", sq_grid_rank(j->g), j->cell,
+          sq_cells_label(j->w->cells, j->cell), text);
+}
+
+static sq_status restore(void *user, const sq_train_state *s, int *restored)
+{
+  job *j = user;
+  sq_train_state state = *s;
+  char note[2048];
+  sq_status st = SQ_OK;
+  *restored = 0;
+  if (sq_store_has_rows(j->w->store, j->cell)) { /* else: a checkpoint of another file's cell */
+    *restored = sq_checkpoint_read(j->checkpoint, j->owner, &state, note, sizeof note);
+    if (note[0] != '\0') tell(j, note);
+  }
+  if (!*restored) st = sq_store_cell_clear(j->w->store, j->cell);
+  j->file_failed |= st != SQ_OK;
+  j->saved_s = sq_wall_s();
+  return st;
+}
+
+static int due(void *user, long step)
+{
+  const job *j = user;
+  const double minutes = sq_config_real(j->config, "run.checkpoint_minutes");
+  (void)step;
+  return minutes > 0 && sq_wall_s() - j->saved_s >= 60 * minutes;
+}
+
+/* The rows that the state counts on have to be on the disk before it.  A checkpoint that cannot be written is no
+ * reason to lose the run. */
+static sq_status save(void *user, const sq_train_state *s)
+{
+  job *j = user;
+  sq_status st = sq_store_sync(j->w->store);
+  if (st == SQ_OK) st = sq_checkpoint_write(j->checkpoint, j->owner, s);
+  j->saved = st == SQ_OK;
+  j->saved_s = sq_wall_s();
+  if (st == SQ_OK) return st;
+  tell(j, sq_error_text());
+  sq_error_clear();
+  return SQ_OK;
 }
 
 /* ---- the cell ---------------------------------------------------------------------------------------- */
@@ -81,12 +141,19 @@ done:
 
 static sq_status train(job *j)
 {
-  const sq_train_hooks hooks = {.user = j, .stage = stage, .evaluated = evaluated, .poll = poll};
+  const sq_train_hooks hooks = {.user = j,
+                                .stage = stage,
+                                .evaluated = evaluated,
+                                .poll = poll,
+                                .restore = restore,
+                                .due = due,
+                                .save = save};
   sq_status st;
   sq_blas_set_threads(sq_config_int(j->config, "run.threads"));
   SQ_TRY(task_get(j));
   SQ_TRY(sq_model_create(j->config, j->plan->dims, &j->model));
   SQ_TRY(sq_sample_create(j->config, j->model, j->w->task, &j->sample));
+  sq_sample_poll(j->sample, poll_spectra, j);
   SQ_TRY(sq_train_cell(j->config, j->model, j->w->task, &hooks, &j->result));
 done:
   sq_sample_destroy(&j->sample);
@@ -99,14 +166,17 @@ static sq_status finish(job *j, sq_status st, double wall_s)
   sq_store *s = j->w->store;
   if (j->file_failed) return st;
   if (st == SQ_OK && j->result.outcome == SQ_OUTCOME_STOPPED) {
-    const sq_status written = sq_store_cell_end(s, j->cell, SQ_CELL_WAITING, "", NULL, wall_s);
+    const sq_status written = j->saved ? sq_store_cell_suspend(s, j->cell, wall_s)
+                                       : sq_store_cell_end(s, j->cell, SQ_CELL_WAITING, "", NULL, wall_s);
     return written == SQ_OK ? SQ_STOPPED : written;
   }
   if (st == SQ_OK) {
     const int diverged = j->result.outcome == SQ_OUTCOME_DIVERGED;
     sq_grid_set_result(j->g, diverged ? -INFINITY : j->result.test_metric);
-    return sq_store_cell_end(s, j->cell, diverged ? SQ_CELL_DIVERGED : SQ_CELL_DONE, j->result.reason,
-                             &j->result, wall_s);
+    st = sq_store_cell_end(s, j->cell, diverged ? SQ_CELL_DIVERGED : SQ_CELL_DONE, j->result.reason,
+                           &j->result, wall_s);
+    if (st == SQ_OK) sq_checkpoint_remove(j->checkpoint);
+    return st;
   }
   /* The cell's own memory, data or numbers: recorded, and the grid goes on. */
   char reason[512];
@@ -126,8 +196,16 @@ sq_status sq_job_run(sq_worker_state *w, sq_grid *g, int i)
   const double start = sq_wall_s();
   sq_status st = sq_store_cell_running(w->store, i, sq_grid_rank(g), w->host);
   if (st != SQ_OK) return st;
-  st = train(&j);
-  return finish(&j, st, sq_wall_s() - start);
+  sq_format(j.checkpoint, sizeof j.checkpoint, "%s/cell-%d", w->checkpoints, i);
+  const char *json = sq_config_json(j.config);
+  if (json == NULL || asprintf(&j.owner, "%s %s", SQ_PRECISION, json) < 0) {
+    j.owner = NULL;
+    st = sq_fail(SQ_ERR_MEMORY, "no memory for the cell's name");
+  }
+  if (st == SQ_OK) st = train(&j);
+  st = finish(&j, st, sq_wall_s() - start);
+  free(j.owner);
+  return st;
 }
 
 void sq_job_clear(sq_worker_state *w)

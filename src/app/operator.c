@@ -6,9 +6,12 @@
  *   distributed  ScaLAPACK on A, one matrix after the other over all ranks
  *   secular      the secular equation of diag(lam) - p p^* in quadruple precision, one matrix after the other over all
  *                ranks; with a proof for each eigenvalue, mapped to A by (1 + step mu/2)/(1 - step mu/2)
- * Whatever the way, each value's backward error as an eigenvalue of A is taken, which costs O(n). */
+ * Whatever the way, each value's backward error as an eigenvalue of A, its condition and what one rounding of the
+ * stored parameters does to it are taken, which costs O(n). */
 #include <cjson/cJSON.h>
+#include <float.h>
 #include <math.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -16,7 +19,6 @@
 #include "cells.h"
 #include "operator.h"
 #include "sq/base.h"
-#include "sq/eigen.h"
 #include "sq/linalg.h"
 
 typedef struct {
@@ -26,31 +28,18 @@ typedef struct {
 } options;
 
 /* ---- one matrix ----------------------------------------------------------------------------------------- */
-typedef enum { DENSE, DISTRIBUTED, SECULAR, DIAGONAL } method;
-static const char *const method_name[] = {"dense", "distributed", "secular", "diagonal"};
-
-typedef struct {
-  const char *label;
-  const sq_mixer *mixer;
-  int layer, n, first, count; /* channels first .. first + count - 1 */
-  method method;
-  sq_complex *lambda;       /* (count,n) */
-  double *backward, *trace; /* (count,n), (count) relative error of the sum */
-  int64_t *certified;       /* (count,n) */
-  double build_s, solve_s, check_s;
-} layer_job;
-
 typedef struct {
   sq_arena arena;
   sq_lti f;
-  sq_complex *dense; /* (n,n) if method is DENSE */
+  sq_complex *dense; /* (n,n) if method is OPERATOR_DENSE */
   double *work;
   double *radius;
-  int *certified;
+  int *certified, solved;   /* solved: mu is that of the matrix lam, p */
+  sq_complex *mu, *lam, *p; /* (n) of the last secular equation */
   void *secular;
 } workspace;
 
-static void workspace_take(sq_arena *a, const layer_job *j, workspace *w)
+static void workspace_take(sq_arena *a, const operator_job *j, workspace *w)
 {
   const size_t n = (size_t)j->n;
   w->f = (sq_lti){0};
@@ -62,11 +51,15 @@ static void workspace_take(sq_arena *a, const layer_job *j, workspace *w)
   w->f.p = SQ_TAKE(a, n, sq_complex);
   w->radius = SQ_TAKE(a, n, double);
   w->certified = SQ_TAKE(a, n, int);
-  if (j->method == DENSE) {
+  if (j->method == OPERATOR_DENSE || j->cross_check) {
     w->dense = SQ_TAKE(a, n * n, sq_complex);
     w->work = SQ_TAKE(a, sq_eigenvalues_work(j->n), double);
   }
-  if (j->method == SECULAR) w->secular = sq_arena_take(a, sq_eigen_secular_bytes(MPI_COMM_WORLD, j->n), 1);
+  w->mu = SQ_TAKE(a, n, sq_complex);
+  w->lam = SQ_TAKE(a, n, sq_complex);
+  w->p = SQ_TAKE(a, n, sq_complex);
+  if (j->method == OPERATOR_SECULAR)
+    w->secular = sq_arena_take(a, sq_eigen_secular_bytes(MPI_COMM_WORLD, j->n), 1);
 }
 
 static sq_complex entry(const void *user, int i, int j)
@@ -75,7 +68,7 @@ static sq_complex entry(const void *user, int i, int j)
   return (i == j ? f->a[i] : 0) - f->u[i] * conj(f->v[j]);
 }
 
-static sq_status solve_dense(const layer_job *j, workspace *w, sq_complex *lambda)
+static sq_status solve_dense(const operator_job *j, workspace *w, sq_complex *lambda)
 {
   const size_t n = (size_t)j->n;
   for (size_t i = 0; i < n; ++i)
@@ -83,7 +76,7 @@ static sq_status solve_dense(const layer_job *j, workspace *w, sq_complex *lambd
   return sq_eigenvalues(j->n, w->dense, lambda, w->work);
 }
 
-static sq_status solve_distributed(const layer_job *j, workspace *w, sq_complex *lambda)
+static sq_status solve_distributed(const operator_job *j, workspace *w, sq_complex *lambda)
 {
   sq_pgrid *g = NULL;
   sq_dist d;
@@ -102,32 +95,101 @@ done:
   return st;
 }
 
-static void solve_secular(const layer_job *j, workspace *w, sq_complex *lambda, int64_t *certified)
+/* Channels as initialised have the same lam and p, and other steps: the equation is solved once. */
+static void solve_equation(const operator_job *j, workspace *w)
 {
+  const size_t bytes = (size_t)j->n * sizeof *w->lam;
   const sq_rank_one A = {j->n, w->f.lam, w->f.p, w->f.p};
-  sq_secular r = {.mu = lambda, .radius = w->radius, .certified = w->certified};
+  sq_secular r = {.mu = w->mu, .radius = w->radius, .certified = w->certified};
+  if (w->solved && memcmp(w->lam, w->f.lam, bytes) == 0 && memcmp(w->p, w->f.p, bytes) == 0) return;
   sq_eigen_secular(MPI_COMM_WORLD, &A, 0, &r, w->secular);
+  memcpy(w->lam, w->f.lam, bytes);
+  memcpy(w->p, w->f.p, bytes);
+  w->solved = 1;
+}
+
+static void solve_secular(const operator_job *j, workspace *w, sq_complex *lambda, int64_t *certified)
+{
+  solve_equation(j, w);
   for (int i = 0; i < j->n; ++i) {
-    const sq_complex half = 0.5 * w->f.step * r.mu[i];
+    const sq_complex half = 0.5 * w->f.step * w->mu[i];
     lambda[i] = (1 + half) / (1 - half);
-    certified[i] = sq_app_rank() == 0 ? r.certified[i] : 0; /* summed over the ranks below */
+    certified[i] = /* summed over the ranks below */
+        sq_app_rank() == 0 && w->certified[i] && sq_operator_finite(lambda[i]);
   }
 }
 
-/* Backward errors of values first, first + stride, ... */
-static void check_values(const layer_job *j, const sq_lti *f, const sq_complex *lambda, int first, int stride,
-                         double *backward)
+/* ---- what a value is worth ------------------------------------------------------------------------------ */
+/* Two bounds of the backward error that hold where the formula's vector is not the best one: of a vector on the two
+   entries of d next to z that v does not see, and of the unit vector of the next one (or, from the left, its own). */
+static double backward_of_entries(const sq_rank_one *A, sq_complex z)
 {
-  const sq_rank_one A = {j->n, f->a, f->u, f->v};
-  for (int i = first; i < j->n; i += stride) {
-    sq_eigenvalue_quality q;
-    sq_rank_one_eigenvalue(&A, lambda[i], 0, &q);
-    backward[i] = q.backward_error;
+  double next = INFINITY, second = INFINITY, u = 0, v = 0;
+  int k = 0;
+  for (int i = 0; i < A->n; ++i) {
+    const double apart = cabs(A->d[i] - z);
+    u += creal(A->u[i] * conj(A->u[i]));
+    v += creal(A->v[i] * conj(A->v[i]));
+    if (apart < next)
+      second = next, next = apart, k = i;
+    else
+      second = fmin(second, apart);
   }
+  return fmin(second, next + fmin(sqrt(u) * cabs(A->v[k]), sqrt(v) * cabs(A->u[k]))) / sq_rank_one_norm(A);
+}
+
+/* z may be an entry of d to the last digit and still be the eigenvalue beside it: then one unit further. */
+static void quality_of(const sq_rank_one *A, sq_complex z, double relative, sq_eigenvalue_quality *q)
+{
+  sq_rank_one_eigenvalue(A, z, relative, q);
+  if (isnan(q->backward_error) || isnan(q->condition)) {
+    sq_rank_one_eigenvalue(A, z * (1 + DBL_EPSILON), relative, q);
+    q->backward_error += DBL_EPSILON * cabs(z) / sq_rank_one_norm(A);
+  }
+}
+
+/* Values first, first + stride, ... */
+static void check_values(operator_job *j, const workspace *w, size_t at, int first, int stride)
+{
+  const sq_lti *f = &w->f;
+  const sq_rank_one A = {j->n, f->a, f->u, f->v}, continuous = {j->n, f->lam, f->p, f->p};
+  for (int i = first; i < j->n; i += stride) {
+    const sq_complex z = j->lambda[at + (size_t)i];
+    /* the change of the step by one rounding of its logarithm, and of mu, taken to lambda */
+    const sq_complex mu = j->method == OPERATOR_SECULAR ? w->mu[i] : 2 / f->step * (z - 1) / (z + 1);
+    const double below = cabs(1 - 0.5 * f->step * mu);
+    sq_eigenvalue_quality q, c;
+    quality_of(&A, z, 0, &q);
+    quality_of(&continuous, mu, SQ_REAL_EPS, &c);
+    if (!(q.backward_error <= SQ_OPERATOR_BACKWARD_MOST) && sq_operator_finite(z))
+      q.backward_error = fmin(q.backward_error, backward_of_entries(&A, z));
+    j->backward[at + (size_t)i] = q.backward_error;
+    j->condition[at + (size_t)i] = j->method == OPERATOR_SECULAR ? c.condition : q.condition;
+    j->sensitivity[at + (size_t)i] =
+        f->step * (c.sensitivity + SQ_REAL_EPS * fabs(log(f->step)) * cabs(mu)) / (below * below);
+  }
+}
+
+/* LAPACK on a matrix whose values are certified. */
+static sq_status cross_check(operator_job *j, workspace *w)
+{
+  const sq_rank_one A = {j->n, w->f.a, w->f.u, w->f.v};
+  const sq_status st = solve_dense(j, w, w->mu);
+  w->solved = 0;
+  if (st != SQ_OK) return st;
+  for (int i = 0; i < j->n; ++i) {
+    sq_eigenvalue_quality q;
+    double nearest = INFINITY;
+    quality_of(&A, w->mu[i], 0, &q);
+    for (int k = 0; k < j->n; ++k) nearest = fmin(nearest, cabs(w->mu[i] - j->lambda[k]));
+    j->lapack_backward = fmax(j->lapack_backward, q.backward_error);
+    j->lapack_distance = fmax(j->lapack_distance, nearest);
+  }
+  return SQ_OK;
 }
 
 /* |sum lambda - tr A| as a fraction of sqrt(n) |A|: a lower bound on the backward error of all together. */
-static double trace_error(const layer_job *j, const sq_lti *f, const sq_complex *lambda)
+static double trace_error(const operator_job *j, const sq_lti *f, const sq_complex *lambda)
 {
   const sq_rank_one A = {j->n, f->a, f->u, f->v};
   sq_complex sum = 0;
@@ -136,9 +198,9 @@ static double trace_error(const layer_job *j, const sq_lti *f, const sq_complex 
 }
 
 /* ---- one layer ------------------------------------------------------------------------------------------ */
-static sq_status solve_channel(layer_job *j, const sq_real *theta, workspace *w, int c)
+static sq_status solve_channel(operator_job *j, const sq_real *theta, workspace *w, int c)
 {
-  const int rank = sq_app_rank(), nrank = sq_app_nrank(), shared = j->method != DENSE;
+  const int rank = sq_app_rank(), nrank = sq_app_nrank(), shared = j->method != OPERATOR_DENSE;
   const size_t at = (size_t)c * (size_t)j->n;
   double start = sq_wall_s();
   sq_status st;
@@ -147,15 +209,20 @@ static sq_status solve_channel(layer_job *j, const sq_real *theta, workspace *w,
   if (shared) st = sq_app_agree(st);
   if (st != SQ_OK) return st;
   j->build_s += sq_wall_s() - start, start = sq_wall_s();
-  if (j->method == DENSE) st = solve_dense(j, w, j->lambda + at);
-  if (j->method == DISTRIBUTED) st = solve_distributed(j, w, j->lambda + at);
-  if (j->method == SECULAR) solve_secular(j, w, j->lambda + at, j->certified + at);
+  if (j->method == OPERATOR_DENSE) st = solve_dense(j, w, j->lambda + at);
+  if (j->method == OPERATOR_DISTRIBUTED) st = solve_distributed(j, w, j->lambda + at);
+  if (j->method == OPERATOR_SECULAR) solve_secular(j, w, j->lambda + at, j->certified + at);
   if (st != SQ_OK) return st;
   j->solve_s += sq_wall_s() - start, start = sq_wall_s();
-  check_values(j, &w->f, j->lambda + at, shared ? rank : 0, shared ? nrank : 1, j->backward + at);
+  check_values(j, w, at, shared ? rank : 0, shared ? nrank : 1);
   if (!shared || rank == 0) j->trace[c] = trace_error(j, &w->f, j->lambda + at);
+  if (c == 0 && j->cross_check && rank == 0) st = cross_check(j, w);
+  if (c == 0 && j->cross_check) {
+    w->solved = 0; /* on every rank, as on the one that has used the space */
+    st = sq_app_agree(st);
+  }
   j->check_s += sq_wall_s() - start;
-  return SQ_OK;
+  return st;
 }
 
 /* Each element is of one rank and zero elsewhere, so the sum is exact. */
@@ -167,7 +234,7 @@ static void sum_to_all(void *x, size_t count, MPI_Datatype type)
                   type, MPI_SUM, MPI_COMM_WORLD);
 }
 
-static sq_status solve_diagonal(layer_job *j, const sq_real *theta)
+static sq_status solve_diagonal(operator_job *j, const sq_real *theta)
 {
   sq_lti f = {0};
   sq_status st = SQ_OK;
@@ -176,25 +243,28 @@ static sq_status solve_diagonal(layer_job *j, const sq_real *theta)
     f.a = j->lambda + (size_t)c * (size_t)j->n;
     st = sq_mixer_get(j->mixer)->lti(j->mixer, theta, j->first + c, &f);
   }
-  for (size_t i = 0; i < (size_t)j->count * (size_t)j->n; ++i) j->certified[i] = 1;
+  for (size_t i = 0; i < (size_t)j->count * (size_t)j->n; ++i)
+    j->certified[i] = sq_operator_finite(j->lambda[i]);
   return sq_app_agree(st);
 }
 
-static sq_status solve_layer(layer_job *j, const sq_real *theta)
+static sq_status solve_layer(operator_job *j, const sq_real *theta)
 {
   workspace w = {0};
   sq_arena plan = {0};
   sq_status st;
   const size_t all = (size_t)j->count * (size_t)j->n;
-  if (j->method == DIAGONAL) return solve_diagonal(j, theta);
+  if (j->method == OPERATOR_DIAGONAL) return solve_diagonal(j, theta);
   workspace_take(&plan, j, &w);
   SQ_TRY(sq_app_agree(sq_arena_create(&w.arena, plan.used, "transition matrices")));
   workspace_take(&w.arena, j, &w);
   for (int c = 0; c < j->count && st == SQ_OK; ++c) st = solve_channel(j, theta, &w, c);
   SQ_TRY(sq_app_agree(st));
   if (sq_app_nrank() > 1) {
-    if (j->method == DENSE) sum_to_all(j->lambda, 2 * all, MPI_DOUBLE);
+    if (j->method == OPERATOR_DENSE) sum_to_all(j->lambda, 2 * all, MPI_DOUBLE);
     sum_to_all(j->backward, all, MPI_DOUBLE);
+    sum_to_all(j->condition, all, MPI_DOUBLE);
+    sum_to_all(j->sensitivity, all, MPI_DOUBLE);
     sum_to_all(j->trace, (size_t)j->count, MPI_DOUBLE);
     sum_to_all(j->certified, all, MPI_INT64_T);
   }
@@ -203,151 +273,83 @@ done:
   return st;
 }
 
-static void job_clear(layer_job *j)
+static void job_clear(operator_job *j)
 {
   free(j->lambda);
   free(j->backward);
+  free(j->condition);
+  free(j->sensitivity);
   free(j->trace);
   free(j->certified);
 }
 
-static sq_status job_create(const sq_model *m, const char *label, int layer, const options *o, layer_job *j)
+static sq_status job_create(const sq_model *m, const char *label, int layer, const options *o,
+                            operator_job *j)
 {
   sq_lti f = {0};
-  *j = (layer_job){.label = label, .layer = layer, .mixer = sq_model_mixer(m, layer)};
+  *j = (operator_job){.label = label, .layer = layer, .mixer = sq_model_mixer(m, layer)};
   const sq_mixer_ops *ops = sq_mixer_get(j->mixer);
-  if (!ops->lti_dims)
-    return sq_fail(
-        SQ_ERR_USAGE,
-        "operator transition: %s: layer %d (%s) has another transition at every step: there is no one matrix",
-        label, layer, ops->name);
   ops->lti_dims(j->mixer, &f);
-  if (o->channel >= f.nsystem)
-    return sq_fail(SQ_ERR_USAGE, "operator transition: --channel %d: layer %d of %s has %d, counted from 0",
-                   o->channel, layer, label, f.nsystem);
   j->n = f.n;
   j->first = o->channel >= 0 ? o->channel : 0;
   j->count = o->channel >= 0 ? 1 : f.nsystem;
-  j->method = SECULAR;
-  if (strcmp(o->method, "auto") == 0) j->method = j->n < SQ_OPERATOR_DENSE_BELOW ? DENSE : SECULAR;
-  if (strcmp(o->method, "dense") == 0) j->method = DENSE;
-  if (strcmp(o->method, "distributed") == 0) j->method = DISTRIBUTED;
-  if (!f.dense) j->method = DIAGONAL;
-  if (j->method == DISTRIBUTED && !sq_eigen_has_scalapack())
+  j->method = OPERATOR_SECULAR;
+  if (strcmp(o->method, "auto") == 0)
+    j->method = j->n < SQ_OPERATOR_DENSE_BELOW ? OPERATOR_DENSE : OPERATOR_SECULAR;
+  j->cross_check = f.dense && strcmp(o->method, "auto") == 0 && j->method == OPERATOR_SECULAR &&
+                   j->n < SQ_OPERATOR_ALONE_FROM;
+  if (strcmp(o->method, "dense") == 0) j->method = OPERATOR_DENSE;
+  if (strcmp(o->method, "distributed") == 0) j->method = OPERATOR_DISTRIBUTED;
+  if (!f.dense) j->method = OPERATOR_DIAGONAL;
+  if (j->method == OPERATOR_DISTRIBUTED && !sq_eigen_has_scalapack())
     return sq_fail(SQ_ERR_USAGE, "operator transition: --method distributed: built without ScaLAPACK: %s",
                    sq_eigen_scalapack());
   const size_t all = (size_t)j->count * (size_t)j->n;
   j->lambda = sq_calloc(all, sizeof *j->lambda, "eigenvalues");
   j->backward = sq_calloc(all, sizeof *j->backward, "eigenvalues");
+  j->condition = sq_calloc(all, sizeof *j->condition, "eigenvalues");
+  j->sensitivity = sq_calloc(all, sizeof *j->sensitivity, "eigenvalues");
   j->trace = sq_calloc((size_t)j->count, sizeof *j->trace, "eigenvalues");
   j->certified = sq_calloc(all, sizeof *j->certified, "eigenvalues");
-  return j->lambda && j->backward && j->trace && j->certified ? SQ_OK : SQ_ERR_MEMORY;
+  return j->lambda && j->backward && j->condition && j->sensitivity && j->trace && j->certified
+             ? SQ_OK
+             : SQ_ERR_MEMORY;
 }
 
-/* ---- what is printed ------------------------------------------------------------------------------------ */
-static int ascending(const void *a, const void *b)
+/* ---- signals -------------------------------------------------------------------------------------------- */
+/* The file under the name that the store writes to; a handler has nothing but globals. */
+static char unfinished[4200], unfinished_lock[4200];
+
+static void on_signal(int sig)
 {
-  const double x = *(const double *)a, y = *(const double *)b;
-  return x < y ? -1 : x > y;
+  unlink(unfinished);
+  if (*unfinished_lock) unlink(unfinished_lock);
+  signal(sig, SIG_DFL);
+  raise(sig);
 }
 
-static double largest(const double *x, size_t n)
+/* extended: the lock of the file that is extended is ours too. */
+static void catch_signals(const char *out, int extended)
 {
-  double worst = 0;
-  for (size_t i = 0; i < n; ++i)
-    if (!(x[i] <= worst)) worst = x[i];
-  return worst;
+  static const int sig[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1};
+  sq_format(unfinished, sizeof unfinished, "%s.tmp.%ld", out, (long)getpid());
+  if (extended) sq_format(unfinished_lock, sizeof unfinished_lock, "%s.lock", out);
+  for (size_t i = 0; i < sizeof sig / sizeof *sig; ++i) signal(sig[i], on_signal);
 }
 
-static void print_radii(const layer_job *j, double *radius)
+static void release_signals(void)
 {
-  static const int quantile[] = {0, 10, 25, 50, 75, 90, 100};
-  const size_t all = (size_t)j->count * (size_t)j->n;
-  double share[SQ_NRADIUS];
-  for (size_t i = 0; i < all; ++i) radius[i] = log(cabs(j->lambda[i]));
-  sq_bin_radius(all, radius, 0, share);
-  qsort(radius, all, sizeof *radius, ascending);
-  printf("  radius    ");
-  for (size_t q = 0; q < sizeof quantile / sizeof *quantile; ++q)
-    printf("  %d%% %.6g", quantile[q], exp(radius[(size_t)quantile[q] * (all - 1) / 100]));
-  printf("\n  share     ");
-  for (int b = 0; b < SQ_NRADIUS; ++b) {
-    char lower[24] = "0", upper[24] = "inf";
-    if (b > 0) sq_format(lower, sizeof lower, "%g", sq_radius_threshold[b - 1]);
-    if (b < SQ_NRADIUS - 1) sq_format(upper, sizeof upper, "%g", sq_radius_threshold[b]);
-    printf("  %s%s,%s] %.1f%%", b ? "(" : "[", lower, upper, share[b]);
-  }
-  printf("\n");
-}
-
-static sq_status print_layer(const layer_job *j)
-{
-  const size_t all = (size_t)j->count * (size_t)j->n;
-  size_t certified = 0;
-  double *radius = sq_calloc(all, sizeof *radius, "radii");
-  if (!radius) return SQ_ERR_MEMORY;
-  printf("%s, layer %d: %d matri%s of order %d, method %s on %d rank%s\n", j->label, j->layer, j->count,
-         j->count == 1 ? "x" : "ces", j->n, method_name[j->method], sq_app_nrank(),
-         sq_app_nrank() == 1 ? "" : "s");
-  print_radii(j, radius);
-  free(radius);
-  for (size_t i = 0; i < all; ++i) certified += j->certified[i] != 0;
-  if (j->method == DIAGONAL) {
-    printf("  checks       the matrix is diagonal: its entries are the eigenvalues\n");
-    return SQ_OK;
-  }
-  printf("  checks       largest backward error %.2e, largest error of the trace %.2e",
-         largest(j->backward, all), largest(j->trace, (size_t)j->count));
-  if (j->method == SECULAR)
-    printf(", certified %zu of %zu\n", certified, all);
-  else
-    printf(", none certified (--method secular does)\n");
-  printf("  seconds      matrices %.3f, eigenvalues %.3f, checks %.3f\n", j->build_s, j->solve_s, j->check_s);
-  fflush(stdout);
-  return SQ_OK;
+  static const int sig[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1};
+  for (size_t i = 0; i < sizeof sig / sizeof *sig; ++i) signal(sig[i], SIG_DFL);
 }
 
 /* ---- the file ------------------------------------------------------------------------------------------- */
-/* A label may hold what a path may not. */
-static void group_name(char out[256], const char *label)
-{
-  sq_format(out, 256, "/operators/transition/%.200s", label);
-  for (char *c = out + strlen("/operators/transition/"); *c; ++c)
-    if (*c == '/') *c = '_';
-}
-
-static sq_status write_layer(sq_h5 *f, const layer_job *j)
-{
-  char group[256], path[320];
-  const size_t dim[2] = {(size_t)j->count, (size_t)j->n};
-  sq_status st;
-  group_name(group, j->label);
-  sq_format(path, sizeof path, "%s/layer%d/lambda", group, j->layer);
-  if (sq_h5_exists(f, path))
-    return sq_fail(SQ_ERR_USAGE, "operator transition: the file already has %s; choose another --out", path);
-  SQ_TRY(sq_h5_write_complex(f, path, 2, dim, j->lambda));
-  SQ_TRY(sq_h5_write_text_attribute(f, path, "long_name", "eigenvalues of the transition matrix"));
-  SQ_TRY(sq_h5_write_text_attribute(f, path, "units", "1"));
-  SQ_TRY(sq_h5_write_text_attribute(f, path, "axes", "channel, state"));
-  SQ_TRY(sq_h5_write_text_attribute(f, path, "method", method_name[j->method]));
-  SQ_TRY(sq_h5_write_int_attribute(f, path, "first_channel", j->first));
-  sq_format(path, sizeof path, "%s/layer%d/backward_error", group, j->layer);
-  SQ_TRY(sq_h5_write(f, path, 2, dim, j->backward));
-  SQ_TRY(
-      sq_h5_write_text_attribute(f, path, "long_name", "relative backward error |A x - lambda x|/(|A| |x|)"));
-  SQ_TRY(sq_h5_write_text_attribute(f, path, "units", "1"));
-  sq_format(path, sizeof path, "%s/layer%d/certified", group, j->layer);
-  SQ_TRY(sq_h5_write_int(f, path, 2, dim, j->certified));
-  SQ_TRY(sq_h5_write_text_attribute(f, path, "long_name", "1: proven by an inclusion disc of its own"));
-  SQ_TRY(sq_h5_write_text_attribute(f, path, "units", "1"));
-done:
-  return st;
-}
-
 /* Rank 0, before anything is computed: a file of its own, or one of a finished run that gets more groups. */
 static sq_status open_output(const char *out, sq_h5 **f)
 {
-  sq_status st = access(out, F_OK) == 0 ? sq_h5_extend_results(out, f) : sq_h5_create_file(out, f);
+  const int extended = access(out, F_OK) == 0;
+  sq_status st = extended ? sq_h5_extend_results(out, f) : sq_h5_create_file(out, f);
+  if (st == SQ_OK) catch_signals(out, extended);
   if (st == SQ_ERR_DATA) {
     sq_error_clear();
     st = sq_fail(
@@ -376,18 +378,21 @@ typedef struct {
   const options *o;
   const sq_experiment *grid;
   sq_h5 *file; /* rank 0 */
+  char *skip;  /* (cells) 1: not asked for, a repetition, or it changes with time */
+  size_t nvalue, nbad;
 } run;
 
-static sq_status one_layer(const run *r, const sq_model *m, const char *label, int layer,
-                           const sq_real *theta)
+static sq_status one_layer(run *r, const sq_model *m, const char *label, int layer, const sq_real *theta)
 {
-  layer_job j = {0};
+  operator_job j = {0};
   sq_status st;
   SQ_TRY(sq_app_agree(job_create(m, label, layer, r->o, &j)));
   SQ_TRY(solve_layer(&j, theta));
+  r->nvalue += (size_t)j.count * (size_t)j.n;
+  r->nbad += sq_operator_bad(&j);
   if (sq_app_rank() == 0) {
-    st = print_layer(&j);
-    if (st == SQ_OK) st = write_layer(r->file, &j);
+    st = sq_operator_print(&j);
+    if (st == SQ_OK) st = sq_operator_write(r->file, &j);
   }
   SQ_TRY(sq_app_agree(st));
 done:
@@ -395,21 +400,52 @@ done:
   return st;
 }
 
-static sq_status one_cell(const run *r, int cell)
+static int same_model(const sq_config *a, const sq_config *b)
 {
-  const sq_config *c = sq_experiment_cell(r->grid, cell);
+  cJSON *x = cJSON_Parse(sq_config_json(a)), *y = cJSON_Parse(sq_config_json(b));
+  const int same = x && y &&
+                   cJSON_Compare(cJSON_GetObjectItemCaseSensitive(x, "model"),
+                                 cJSON_GetObjectItemCaseSensitive(y, "model"), 1);
+  cJSON_Delete(x);
+  cJSON_Delete(y);
+  return same;
+}
+
+static sq_status model_of(const sq_config *c, sq_model **m)
+{
   sq_task_info info;
-  sq_model *m = NULL;
-  sq_real *theta = NULL;
-  char label[256];
-  sq_status st = sq_task_shape(c, &info);
-  SQ_TRY(sq_app_agree(st));
+  sq_status st;
+  SQ_TRY(sq_task_shape(c, &info));
   const sq_model_dims d = {.seq_len = info.seq_len,
                            .max_rows = info.seq_len,
                            .max_seqs = 1,
                            .max_labels = info.label_per_row ? info.seq_len : 1,
                            .label_per_row = info.label_per_row};
-  SQ_TRY(sq_app_agree(sq_model_create(c, d, &m)));
+  SQ_TRY(sq_model_create(c, d, m));
+done:
+  return st;
+}
+
+static void label_of(const run *r, int cell, char label[256])
+{
+  const sq_config *c = sq_experiment_cell(r->grid, cell);
+  sq_format(label, 256, "%.250s", sq_config_label(c));
+  for (int k = 0; k < cell;
+       ++k) /* cells of one label (other seeds, other sizes) get their number behind it */
+    if (strcmp(sq_config_label(sq_experiment_cell(r->grid, k)), sq_config_label(c)) == 0) {
+      sq_format(label, 256, "%.200s-cell%d", sq_config_label(c), cell);
+      return;
+    }
+}
+
+static sq_status one_cell(run *r, int cell)
+{
+  const sq_config *c = sq_experiment_cell(r->grid, cell);
+  sq_model *m = NULL;
+  sq_real *theta = NULL;
+  char label[256];
+  sq_status st;
+  SQ_TRY(sq_app_agree(model_of(c, &m)));
   theta = sq_calloc(sq_model_params(m)->total, sizeof *theta, "parameters");
   SQ_TRY(sq_app_agree(theta ? SQ_OK : SQ_ERR_MEMORY));
   if (r->o->weights)
@@ -417,18 +453,7 @@ static sq_status one_cell(const run *r, int cell)
   else
     sq_model_init(m, (uint64_t)sq_config_int(c, "seed"), theta);
   SQ_TRY(sq_app_agree(st));
-  if (r->o->layer >= sq_model_nlayer(m)) {
-    st = sq_fail(SQ_ERR_USAGE, "operator transition: --layer %d: %s has %d, counted from 0", r->o->layer,
-                 sq_config_label(c), sq_model_nlayer(m));
-    goto done;
-  }
-  sq_format(label, sizeof label, "%.250s", sq_config_label(c));
-  for (int k = 0; k < cell;
-       ++k) /* cells of one label (other seeds, other sizes) get their number behind it */
-    if (strcmp(sq_config_label(sq_experiment_cell(r->grid, k)), sq_config_label(c)) == 0) {
-      sq_format(label, sizeof label, "%.200s-cell%d", sq_config_label(c), cell);
-      break;
-    }
+  label_of(r, cell, label);
   for (int l = 0; l < sq_model_nlayer(m); ++l)
     if (r->o->layer < 0 || r->o->layer == l) SQ_TRY(one_layer(r, m, label, l, theta));
 done:
@@ -437,17 +462,84 @@ done:
   return st;
 }
 
-static sq_status all_cells(const run *r)
+/* Whether layer and channel are there, and there is one matrix at all: *varies is the layer without one, or -1. */
+static sq_status survey_model(const run *r, const sq_config *c, const sq_model *m, int *varies)
+{
+  const options *o = r->o;
+  *varies = -1;
+  if (o->layer >= sq_model_nlayer(m))
+    return sq_fail(SQ_ERR_USAGE, "operator transition: --layer %d: %s has %d, counted from 0", o->layer,
+                   sq_config_label(c), sq_model_nlayer(m));
+  for (int l = 0; l < sq_model_nlayer(m); ++l) {
+    const sq_mixer *mixer = sq_model_mixer(m, l);
+    sq_lti f = {0};
+    if (o->layer >= 0 && o->layer != l) continue;
+    if (!sq_mixer_get(mixer)->lti_dims) {
+      *varies = l;
+      return SQ_OK;
+    }
+    sq_mixer_get(mixer)->lti_dims(mixer, &f);
+    if (o->channel >= f.nsystem)
+      return sq_fail(SQ_ERR_USAGE, "operator transition: --channel %d: layer %d of %s has %d, counted from 0",
+                     o->channel, l, sq_config_label(c), f.nsystem);
+  }
+  return SQ_OK;
+}
+
+typedef struct {
+  char text[512]; /* why a model has no matrix */
+} reason;
+
+static sq_status survey_cell(run *r, int cell, reason *why)
+{
+  const sq_config *c = sq_experiment_cell(r->grid, cell);
+  sq_model *m = NULL;
+  int varies;
+  sq_status st;
+  SQ_TRY(model_of(c, &m));
+  SQ_TRY(survey_model(r, c, m, &varies));
+  if (varies < 0) goto done;
+  r->skip[cell] = 2;
+  sq_format(why->text, sizeof why->text,
+            "%.200s: layer %d (%s) has another transition at every step: there is no one matrix",
+            sq_config_label(c), varies, sq_mixer_get(sq_model_mixer(m, varies))->name);
+done:
+  sq_model_destroy(&m);
+  return st;
+}
+
+/* Before anything is computed: which cells have matrices. */
+static sq_status survey(run *r)
+{
+  const int ncell = sq_experiment_ncell(r->grid);
+  reason *why = sq_calloc((size_t)ncell, sizeof *why, "a survey");
+  int left = 0, first = -1;
+  sq_status st = why && r->skip ? SQ_OK : SQ_ERR_MEMORY;
+  for (int i = 0; i < ncell && st == SQ_OK; ++i) {
+    r->skip[i] = r->o->cell >= 0 && r->o->cell != i;
+    for (int k = 0; k < i && r->o->cell < 0 && !r->skip[i]; ++k)
+      r->skip[i] = same_matrices(sq_experiment_cell(r->grid, i), sq_experiment_cell(r->grid, k));
+    if (!r->skip[i]) st = survey_cell(r, i, &why[i]);
+    left += !r->skip[i];
+    if (r->skip[i] == 2 && first < 0) first = i;
+  }
+  if (st == SQ_OK && left == 0) st = sq_fail(SQ_ERR_USAGE, "operator transition: %s", why[first].text);
+  st = sq_app_agree(st);
+  for (int i = 0; i < ncell && st == SQ_OK; ++i) {
+    int told = 0; /* one note for a model, whatever its seeds */
+    for (int k = 0; k < i && !told; ++k)
+      told = r->skip[k] == 2 && same_model(sq_experiment_cell(r->grid, i), sq_experiment_cell(r->grid, k));
+    if (r->skip[i] == 2 && !told) sq_note("skipped: %s", why[i].text);
+  }
+  free(why);
+  return st;
+}
+
+static sq_status all_cells(run *r)
 {
   sq_status st = SQ_OK;
-  for (int i = 0; i < sq_experiment_ncell(r->grid) && st == SQ_OK; ++i) {
-    const sq_config *c = sq_experiment_cell(r->grid, i);
-    int seen = 0;
-    if (r->o->cell >= 0 && r->o->cell != i) continue;
-    for (int k = 0; k < i && r->o->cell < 0 && !seen; ++k)
-      seen = same_matrices(c, sq_experiment_cell(r->grid, k));
-    if (!seen) st = one_cell(r, i);
-  }
+  for (int i = 0; i < sq_experiment_ncell(r->grid) && st == SQ_OK; ++i)
+    if (!r->skip[i]) st = one_cell(r, i);
   return st;
 }
 
@@ -496,12 +588,21 @@ sq_status sq_app_operator(int argc, char **argv)
     goto done;
   }
   sq_blas_set_threads(sq_config_int(sq_experiment_cell(grid, 0), "run.threads"));
+  r.skip = sq_calloc((size_t)sq_experiment_ncell(grid), 1, "cells");
+  SQ_TRY(survey(&r));
   SQ_TRY(sq_app_agree(sq_app_rank() == 0 ? open_output(out, &r.file) : SQ_OK));
   SQ_TRY(all_cells(&r));
   SQ_TRY(sq_app_agree(r.file ? sq_h5_close(&r.file) : SQ_OK));
   if (sq_app_rank() == 0) printf("results: %s\n", out);
+  if (r.nbad > 0)
+    st = sq_fail(
+        SQ_ERR_CHECK,
+        "operator transition: %zu of %zu eigenvalues are not finite, or have a backward error above %g",
+        r.nbad, r.nvalue, SQ_OPERATOR_BACKWARD_MOST);
 done:
   sq_h5_abandon(&r.file);
+  if (sq_app_rank() == 0) release_signals();
+  free(r.skip);
   sq_experiment_destroy(&grid);
   return st;
 }

@@ -235,10 +235,24 @@ static sq_status compare_quantity(const parity_case *p, parity_quantity q, outco
   return st;
 }
 
+/* A case without one of these says nothing about a model. */
+static int is_required(int q)
+{
+  return q == PARITY_LOGITS || q == PARITY_LOSS || q == PARITY_GRADS;
+}
+
+static void print_missing(const int *missing)
+{
+  printf("  MISSING:");
+  for (int q = 0; q < PARITY_NQUANTITY; ++q)
+    if (missing[q]) printf(" %s", quantity[q].name);
+  printf(": every case must have logits, loss and grads\n");
+}
+
 /* needed: 0 if the case may hold nothing to compare, because its numbers are to be made. */
 static sq_status compare(const parity_case *p, int needed, int *bad)
 {
-  int compared = 0;
+  int compared = 0, missing[PARITY_NQUANTITY] = {0}, nmissing = 0;
   sq_status st;
 
   printf("%s (%s, %s)\n", p->path, p->name != NULL ? p->name : "no name", SQ_PRECISION);
@@ -250,7 +264,9 @@ static sq_status compare(const parity_case *p, int needed, int *bad)
     if (st != SQ_OK) return st;
     const int ok = o.relative <= quantity[q].tolerance;
     *bad += !ok;
-    compared += o.ndataset;
+    compared += o.ndataset > 0;
+    missing[q] = needed && is_required(q) && o.ndataset == 0;
+    nmissing += missing[q];
     if (o.ndataset > 0)
       printf("  %-18s %5d %10.2e %10.2e %9.0e  %-4s %s\n", quantity[q].name, o.ndataset, o.absolute,
              o.relative, quantity[q].tolerance, ok ? "ok" : "BAD", o.where);
@@ -261,6 +277,9 @@ static sq_status compare(const parity_case *p, int needed, int *bad)
   if (compared == 0 && needed)
     return sq_fail(SQ_ERR_DATA, "%s: no data set to compare; expected logits, loss, grads/<name>, ...",
                    p->path);
+  printf("  compared %d of %d quantities\n", compared, PARITY_NQUANTITY);
+  if (nmissing > 0) print_missing(missing);
+  *bad += nmissing;
   return SQ_OK;
 }
 
@@ -398,7 +417,7 @@ sq_status sq_app_parity(int argc, char **argv)
   if (dump_path != NULL && words.n > 1)
     return sq_fail(SQ_ERR_USAGE, "parity: --dump takes the numbers of one case, not of %d", words.n);
   for (int i = 0; i < words.n; ++i) SQ_TRY(one_case(words.v[i], dump_path, &bad));
-  if (bad > 0) printf("%d quantities above their tolerance\n", bad);
+  if (bad > 0) printf("%d quantities above their tolerance or missing\n", bad);
   return bad > 0 ? SQ_ERR_CHECK : SQ_OK;
 done:
   return st;

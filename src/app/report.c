@@ -266,8 +266,7 @@ static const share shares[] = {
     {"null_uniform_percent_radius_mean", "null: uniform", -1, NULL},
 };
 
-/* One row of shares.  marked: (nbin) above 0 where rounding of the parameters moves the share by more than its
- * standard error, or NULL. */
+/* One row of shares.  marked: (nbin) above 0 where rounding of the parameters moves the share, or NULL. */
 static void add_shares(sq_table *t, const double *v, const double *marked, int nbin)
 {
   char bins[4 * SQ_NRADIUS] = "";
@@ -282,6 +281,12 @@ static void add_shares(sq_table *t, const double *v, const double *marked, int n
   if (t->csv) sq_table_add(t, "%s", *bins != '\0' ? bins : "-");
 }
 
+/* Groups of time-invariant layers say what rounding does to their shares. */
+static int time_invariant(const sq_results *r, int g)
+{
+  return sq_results_has_field(r, g, "percent_radius_marked");
+}
+
 static sq_status spectra_rows(sq_table *t, const sq_results *r, int g, const kin *k, const int *row, int nrow)
 {
   char protocol[200];
@@ -291,6 +296,8 @@ static sq_status spectra_rows(sq_table *t, const sq_results *r, int g, const kin
   for (size_t i = 0; i < sizeof shares / sizeof shares[0]; ++i) {
     int nlayer, nbin, marked_layers = 0, marked_bins = 0;
     if (!sq_results_has_field(r, g, shares[i].field)) continue;
+    /* the eigenvalues of these layers are no ratios of normalisers: nothing to compare */
+    if (strstr(shares[i].field, "uniform") != NULL && time_invariant(r, g)) continue;
     const int stage = shares[i].stage < 0 ? sq_results_group_nstage(r, g) - 1 : 0;
     SQ_TRY(mean_field(r, g, shares[i].field, stage, row, nrow, &v, &nlayer, &nbin));
     if (shares[i].marks != NULL && sq_results_has_field(r, g, shares[i].marks))
@@ -311,37 +318,44 @@ done:
   return st;
 }
 
+/* Columns of the table: sizes, the second one their limit, and the last the distances. */
+enum { DISTANCE = 4, NCOLUMN };
+
 static sq_status memory_rows(sq_table *t, const sq_results *r, int g, const kin *k, const int *row, int nrow)
 {
-  static const char *const size_field[] = {"effective_state_size_tolerance", "effective_state_size_entropy",
-                                           "effective_state_size_entropy_squared"};
+  static const char *const column[NCOLUMN] = {
+      "effective_state_size_tolerance", "effective_state_size_limit", "effective_state_size_entropy",
+      "effective_state_size_entropy_squared", "memory_distance_quantile"};
   sq_status st = SQ_OK;
   for (int s = 0; s < 2; ++s) {
     const int stage = s == 0 ? 0 : sq_results_group_nstage(r, g) - 1;
-    double *v[4] = {NULL}, *cut = NULL;
-    int nlayer[4] = {0}, n[4] = {0}, ncut = 0;
-    for (int i = 0; i < 4 && st == SQ_OK; ++i) {
-      const char *field = i < 3 ? size_field[i] : "memory_distance_quantile";
-      if (sq_results_has_field(r, g, field))
-        st = mean_field(r, g, field, stage, row, nrow, &v[i], &nlayer[i], &n[i]);
+    double *v[NCOLUMN] = {NULL}, *cut = NULL;
+    int nlayer[NCOLUMN] = {0}, n[NCOLUMN] = {0}, ncut = 0;
+    for (int i = 0; i < NCOLUMN && st == SQ_OK; ++i) {
+      if (sq_results_has_field(r, g, column[i]))
+        st = mean_field(r, g, column[i], stage, row, nrow, &v[i], &nlayer[i], &n[i]);
     }
     if (st == SQ_OK && v[0] != NULL) st = sq_results_axis(r, g, "cut", &cut, &ncut);
-    const int layers = nlayer[0] > nlayer[3] ? nlayer[0] : nlayer[3], lines = n[0] > 0 ? n[0] : 1;
+    const int layers = nlayer[0] > nlayer[DISTANCE] ? nlayer[0] : nlayer[DISTANCE],
+              lines = n[0] > 0 ? n[0] : 1;
     for (int l = 0; st == SQ_OK && l < layers; ++l)
       for (int c = 0; c < lines; ++c) {
         int there = 0;
-        for (int i = 0; i < 4; ++i) there |= v[i] != NULL && l < nlayer[i] && !nothing(v[i] + l * n[i], n[i]);
+        for (int i = 0; i < NCOLUMN; ++i)
+          there |= v[i] != NULL && l < nlayer[i] && !nothing(v[i] + l * n[i], n[i]);
         if (!there) continue;
         begin_row(t, r, g, k, NULL, l, s == 0 ? "init" : "trained");
         sq_table_add_real(t, "%g", c < ncut ? cut[c] : (double)NAN);
-        for (int i = 0; i < 3; ++i)
-          sq_table_add_real(t, "%.2f",
+        for (int i = 0; i < DISTANCE; ++i)
+          sq_table_add_real(t, i == 1 ? "%.4g" : "%.2f",
                             v[i] != NULL && l < nlayer[i] && c < n[i] ? v[i][l * n[i] + c] : (double)NAN);
         for (int q = 0; q < SQ_NMEMORY; ++q) /* the distance does not depend on the cut */
           sq_table_add_real(t, "%.1f",
-                            n[3] == SQ_NMEMORY && l < nlayer[3] ? v[3][l * n[3] + q] : (double)NAN);
+                            n[DISTANCE] == SQ_NMEMORY && l < nlayer[DISTANCE]
+                                ? v[DISTANCE][l * n[DISTANCE] + q]
+                                : (double)NAN);
       }
-    for (int i = 0; i < 4; ++i) free(v[i]);
+    for (int i = 0; i < NCOLUMN; ++i) free(v[i]);
     free(cut);
   }
   return st;
@@ -379,18 +393,30 @@ static int has_any(const sq_results *r, const char *field)
   return 0;
 }
 
+static int has_lti(const sq_results *r)
+{
+  return has_any(r, "percent_radius_marked");
+}
+
 static sq_status spectra_table(const sq_results *r, sq_table *t)
 {
 #define SHARE_HEAD                                                                                           \
   "task|model|varied|recipe|protocol|>layer|stage|>[0, .1]|>(.1, .5]|>(.5, .9]|>(.9, 1]|>(1, 10]|>(10, "     \
-  "100]|>(100, inf)"
+  "100]|>(100, inf]"
   sq_table_init(t, t->csv ? SHARE_HEAD "|marked bins" : SHARE_HEAD);
 #undef SHARE_HEAD
   const sq_status st = each_group(t, r, NULL, spectra_rows);
-  sq_table_note(t, "Percent of the eigenvalues by modulus, mean over heads, sequences and seeds. In protocol "
-                   "`published` both ends of a bin are closed.");
-  sq_table_note(t, "null: shuffled = the trained layer with the steps of each sequence shuffled; null: "
-                   "uniform = uniform attention at the same lengths.");
+  sq_table_note(t,
+                "Percent of the eigenvalues by modulus, mean over heads, sequences and seeds. In protocol "
+                "`published` both ends of a bin are closed (of the last one only the upper), and a value on "
+                "a threshold counts twice.");
+  if (has_lti(r))
+    sq_table_note(t,
+                  "Time-invariant layers (S4, S5, LRU) have one spectrum, of all channels together, whatever "
+                  "the sequence; protocol `published` looks at channel 1 of S4 only (the second one).");
+  if (has_any(r, "null_shuffled_percent_radius_mean"))
+    sq_table_note(t, "null: shuffled = the trained layer with the steps of each sequence shuffled; null: "
+                     "uniform = uniform attention at the same lengths.");
   sq_table_note(t,
                 "For attention and other time-varying layers these shares belong to the realisation (the "
                 "choice of the state's coordinates), "
@@ -399,24 +425,34 @@ static sq_status spectra_table(const sq_results *r, sq_table *t)
   if (has_any(r, "modal_energy_percent_radius"))
     sq_table_note(t, "by energy = each eigenvalue weighted by the energy |C|^2 |B|^2/(1-|lambda|^2) of its "
                      "mode.");
-  if (has_any(r, "percent_radius_marked"))
-    sq_table_note(t, "* = in at least one seed, one rounding of the parameters moves this share by more "
-                     "than one eigenvalue and more than one percentage point.");
+  if (has_lti(r))
+    sq_table_note(t,
+                  "* = in at least one seed, this share moves by more than one eigenvalue and more than one "
+                  "percentage point under one rounding of the stored parameters: a change from init to "
+                  "trained where either row is starred says nothing about learning.");
   note_left_out(t, r);
   return st;
 }
 
 static sq_status memory_table(const sq_results *r, sq_table *t)
 {
-  sq_table_init(t, "task|model|varied|recipe|>layer|stage|>cut|>state size|>by entropy|>by squares|>distance "
-                   "10 %|>25 %|>50 %|>75 %|>90 %");
+  sq_table_init(
+      t, "task|model|varied|recipe|>layer|stage|>cut|>state size|>of|>by entropy|>by squares|>distance "
+         "10 %|>25 %|>50 %|>75 %|>90 %");
   const sq_status st = each_group(t, r, "dsf", memory_rows);
   sq_table_note(
       t, "Mean over heads, sequences and seeds. None of these depends on the coordinates of the state.");
+  if (has_lti(r))
+    sq_table_note(
+        t, "Time-invariant layers: no sequence is involved. The state size of S4 is that of one channel "
+           "(mean over the channels analysed), that of LRU and S5 is the whole layer's: not comparable.");
   sq_table_note(
       t,
       "State size at the cut (fraction of the sequence): number of Hankel singular values above 1e-3 of the "
-      "largest; by entropy: exp H(sigma/sum); by squares: exp H(sigma^2/sum).");
+      "largest; of: what it cannot exceed there, the order of the state (real numbers: 2 N for S4, S5 and "
+      "LRU) or what fits "
+      "into the past or the future of the cut; by entropy: exp H(sigma/sum); by squares: exp "
+      "H(sigma^2/sum).");
   sq_table_note(t, "Distance: quantiles, in steps, of how far back the layer looks (weights |M_(i,i-d)|^2).");
   note_left_out(t, r);
   return st;

@@ -1,5 +1,6 @@
 /* src/app/run.c: `run`.  Everything that can be wrong is checked before the file is made: configuration,
  * models, memory, data. */
+#include <errno.h>
 #include <math.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -17,14 +18,14 @@
 
 typedef struct {
   const char *config, *out;
-  int resume, quiet;
+  int resume, quiet, other_cpu;
   double time_limit;
   sq_words set;
 } options;
 
 typedef struct {
   options o;
-  char path[4096];
+  char path[4096], checkpoints[4104];
   sq_experiment *experiment;
   sq_cells *cells;
   sq_store *store;
@@ -184,6 +185,38 @@ static void skip_finished(run *r)
   }
 }
 
+/* Rank 0: the folder of checkpoints beside the results file, emptied if the file is new. */
+static sq_status checkpoints_open(const run *r, int fresh)
+{
+  if (mkdir(r->checkpoints, 0777) == 0) return SQ_OK;
+  if (errno != EEXIST) return sq_fail(SQ_ERR_IO, "%s: cannot be made: %s", r->checkpoints, strerror(errno));
+  for (int i = 0; fresh && i < r->cells->ncell; ++i) {
+    char path[4200];
+    sq_format(path, sizeof path, "%s/cell-%d", r->checkpoints, i);
+    sq_checkpoint_remove(path);
+  }
+  return SQ_OK;
+}
+
+/* Rank 0: bits may differ between kinds of CPU and BLAS kernels, and a grid's cells are to be comparable. */
+static sq_status same_machine(const run *r)
+{
+  sq_results *f = NULL;
+  const sq_blas_info blas = sq_blas_describe();
+  sq_status st = sq_results_open(r->path, &f);
+  if (st != SQ_OK) return SQ_OK; /* resuming says what is wrong with the file */
+  const int n = sq_results_nsegment(f);
+  const sq_segment *was = n > 0 ? sq_results_segment_at(f, n - 1) : NULL;
+  const char *cpu = sq_cpu_model();
+  if (was != NULL && (strcmp(was->cpu, cpu) != 0 || strcmp(was->blas_kernel, blas.kernel) != 0))
+    st = sq_fail(SQ_ERR_USAGE,
+                 "%s was computed on %s with %s kernels, here are %s and %s: its bits would differ; "
+                 "--allow-different-cpu goes on all the same",
+                 r->path, was->cpu, was->blas_kernel, cpu, blas.kernel);
+  sq_results_close(&f);
+  return st;
+}
+
 static sq_status file_open(run *r)
 {
   const sq_store_plan plan = sq_cells_store_plan(r->cells);
@@ -195,6 +228,7 @@ static sq_status file_open(run *r)
                    r->path);
   if (r->o.resume && !exists) sq_note("%s does not exist yet: nothing to resume, starting it", r->path);
   if (exists) {
+    if (!r->o.other_cpu) SQ_TRY(sq_app_agree(sq_app_rank() == 0 ? same_machine(r) : SQ_OK));
     SQ_TRY(sq_app_agree(sq_store_resume(MPI_COMM_WORLD, r->path, &plan, &r->store)));
     skip_finished(r);
     SQ_TRY(check_data(r));
@@ -202,6 +236,7 @@ static sq_status file_open(run *r)
     SQ_TRY(check_data(r));
     SQ_TRY(sq_app_agree(sq_store_create(MPI_COMM_WORLD, r->path, &plan, &r->store)));
   }
+  SQ_TRY(sq_app_agree(sq_app_rank() == 0 ? checkpoints_open(r, !exists) : SQ_OK));
   sq_cells_release_shapes(r->cells);
   sq_segment_fill(MPI_COMM_WORLD, &segment,
                   sq_config_int(sq_experiment_cell(r->experiment, 0), "run.threads"));
@@ -231,6 +266,7 @@ static sq_status grid_run(run *r)
   int n;
   r->worker.cells = r->cells;
   r->worker.store = r->store;
+  r->worker.checkpoints = r->checkpoints;
   MPI_Get_processor_name(r->worker.host, &n);
   sq_status st = sq_app_agree(sq_progress_init(&r->progress, r->cells, r->skip));
   if (st == SQ_OK) st = sq_grid_run(MPI_COMM_WORLD, r->cells->ncell, r->cost, r->skip, &ops);
@@ -311,6 +347,7 @@ static sq_status parse(int argc, char **argv, options *o)
                            {"resume", SQ_OPT_FLAG, &o->resume, 0, 0},
                            {"set", SQ_OPT_LIST, &o->set, 0, 0},
                            {"time-limit", SQ_OPT_REAL, &o->time_limit, 1, 1e9},
+                           {"allow-different-cpu", SQ_OPT_FLAG, &o->other_cpu, 0, 0},
                            {"quiet", SQ_OPT_FLAG, &o->quiet, 0, 0}};
   sq_words w;
   const sq_status st = sq_args_parse("run", argc, argv, opt, sizeof opt / sizeof *opt, "CONFIG", 1, 1, &w);
@@ -332,6 +369,7 @@ static sq_status prepare(run *r)
   const int len = r->o.out ? snprintf(r->path, sizeof r->path, "%s", r->o.out)
                            : snprintf(r->path, sizeof r->path, "%s.h5", sq_experiment_name(r->experiment));
   if (len >= (int)sizeof r->path) st = sq_fail(SQ_ERR_USAGE, "run: the name of the results file is too long");
+  sq_format(r->checkpoints, sizeof r->checkpoints, "%.*s.ckpt", (int)sizeof r->path - 1, r->path);
 done:
   return st;
 }
@@ -360,6 +398,7 @@ sq_status sq_app_run(int argc, char **argv)
       st = closed;
     else
       st = sq_app_agree(sq_app_rank() == 0 ? summarise(&r, st) : SQ_OK);
+    if (sq_app_rank() == 0) rmdir(r.checkpoints); /* stays while something is in it */
   }
 done:
   if (r.store) sq_store_close(&r.store);

@@ -86,6 +86,11 @@ void sq_sample_destroy(sq_sample **ps)
   *ps = NULL;
 }
 
+void sq_sample_poll(sq_sample *s, int (*poll)(void *user), void *user)
+{
+  for (int p = 0; p < s->nprotocol; ++p) sq_spectra_poll(s->s[p], poll, user);
+}
+
 int sq_sample_nprotocol(const sq_sample *s)
 {
   return s->nprotocol;

@@ -13,8 +13,9 @@ typedef struct {
   const sq_task *task; /* NULL: random inputs */
   sq_task_info info;
   sq_model *model;
-  int T, failed, skipped, width, verbose; /* width: of labels on the screen */
-  double worst[NCHECK];                   /* largest error over its tolerance of each check; -1: not made */
+  int T, failed, skipped, partial, width,
+      verbose;          /* partial: a direction too many; width: of labels on the screen */
+  double worst[NCHECK]; /* largest error over its tolerance of each check; -1: not made */
   uint64_t seed;
 
   sq_arena arena;
@@ -75,6 +76,7 @@ sq_status sq_verify_regauge(verification *v);
 void sq_verify_lti_take(verification *v, sq_arena *a);
 int sq_verify_both_directions(
     const verification *v); /* a layer that sees the future: neither causal nor one recurrence */
+int sq_verify_is_dense(const verification *v); /* of time-invariant layers: A is not diagonal */
 sq_status sq_verify_lti_recurrence(verification *v);
-sq_status sq_verify_lti_eigenvalues(verification *v);
-sq_status sq_verify_lti_regauge(verification *v);
+sq_status
+sq_verify_lti_systems(verification *v); /* regauge and eigenvalues, from one solution of each system */

@@ -163,8 +163,8 @@ void sq_verify_causality(verification *v)
     sq_verify_raise(&error, c.error);
     after += changed(v, middle, off[k + 1]).changed;
   }
-  /* A transform of the whole sequence mixes all steps: what comes back is causal to rounding. */
-  if (v->lti)
+  /* A transform of the whole sequence (dense systems) mixes all steps: what comes back is causal to rounding. */
+  if (v->lti && sq_verify_is_dense(v))
     AT_MOST(v, error, PADDING_TOLERANCE, "causality: outputs equal",
             "before the changed steps: %ld values differ by rounding (after them: %ld)", before, after);
   else
@@ -282,10 +282,17 @@ void sq_verify_gradient(verification *v)
   norm = sqrt(norm);
   for (int i = 0; i < params->n; ++i) {
     if (params->v[i].flags & SQ_PARAM_BUFFER) continue;
-    const double slope = move(v, &params->v[i], i, h), up = mean_loss(v, v->moved, &b, &pass);
-    move(v, &params->v[i], i, -h);
-    const double quotient = (up - mean_loss(v, v->moved, &b, &pass)) / (2 * h);
-    if (sq_verify_raise(&worst, fabs(quotient - slope) / fmax(fabs(slope), 0.1 * norm))) where = i;
+    double quotient[2],
+        slope = 0; /* of h and 2 h: their combination has no error of the order h^2, which is large
+                                      where a step size stands beside many fast states */
+    for (int k = 0; k < 2; ++k) {
+      slope = move(v, &params->v[i], i, (k + 1) * h);
+      const double up = mean_loss(v, v->moved, &b, &pass);
+      move(v, &params->v[i], i, -(k + 1) * h);
+      quotient[k] = (up - mean_loss(v, v->moved, &b, &pass)) / (2 * (k + 1) * h);
+    }
+    const double by_differences = (4 * quotient[0] - quotient[1]) / 3;
+    if (sq_verify_raise(&worst, fabs(by_differences - slope) / fmax(fabs(slope), 0.1 * norm))) where = i;
   }
   AT_MOST(v, worst, 1e3 * h * h, "gradient: central differences", "%d tensors, worst %s", params->n,
           params->v[where].name);

@@ -6,8 +6,8 @@
 #include "sq/linalg.h"
 #include "verify.h"
 
-/* Systems of a layer whose eigenvalues and coordinates are looked at. */
-enum { MOST_SYSTEMS = 8 };
+/* Systems of a layer whose eigenvalues and coordinates are looked at: each costs O(n^3). */
+enum { MOST_SYSTEMS = 8, MANY_STATES = 128 };
 
 struct sq_verify_lti {
   sq_lti f, other; /* one system; the same in other coordinates */
@@ -21,6 +21,17 @@ typedef struct sq_verify_lti lti_arrays;
 static lti_arrays *arrays(const verification *v)
 {
   return v->lti;
+}
+
+int sq_verify_is_dense(const verification *v)
+{
+  return arrays(v)->f.dense;
+}
+
+static int systems(const lti_arrays *x)
+{
+  const int most = x->f.dense && x->f.n > MANY_STATES ? 1 : MOST_SYSTEMS;
+  return x->f.nsystem < most ? x->f.nsystem : most;
 }
 
 void sq_verify_lti_take(verification *v, sq_arena *a)
@@ -154,31 +165,27 @@ static void check_lapack(const lti_arrays *x, const sq_rank_one *A, eigen_check 
   }
 }
 
-sq_status sq_verify_lti_eigenvalues(verification *v)
+/* x->f with its eigenvalues in x->spectrum. */
+static sq_status check_eigenvalues(lti_arrays *x, eigen_check *c)
 {
-  lti_arrays *x = arrays(v);
-  eigen_check c = {0};
-  sq_status st = SQ_OK;
-  if (!x->f.dense) return SQ_OK; /* the diagonal itself: the recurrence has checked it */
-  for (int l = 0; l < sq_model_nlayer(v->model); ++l)
-    for (int s = 0; s < x->f.nsystem && s < MOST_SYSTEMS; ++s) {
-      SQ_TRY(system_of(v, l, s));
-      const sq_rank_one A = {x->f.n, x->f.a, x->f.u, x->f.v};
-      sq_lti_eigenvalues(&x->f, (double)SQ_REAL_EPS, &x->spectrum, x->secular);
-      sq_lti_matrix(&x->f, x->A);
-      SQ_TRY(sq_eigenvalues(x->f.n, x->A, x->w, x->eigen_work));
-      for (int k = 0; k < x->f.n; ++k) c.ncertified += x->spectrum.certified[k];
-      c.n += x->f.n;
-      check_backward(x, &A, &c);
-      check_lapack(x, &A, &c);
-    }
-  AT_MOST(v, c.backward, 1.0, "eigenvalues: of the matrix",
-          "backward error over its rounding; %d of %d certified", c.ncertified, c.n);
-  AT_MOST(v, c.lapack, 1.0, "eigenvalues: LAPACK's", "backward error over 16 n eps");
-  AT_MOST(v, c.distance, 1.0, "eigenvalues: in the discs", "%d of %d values are well enough determined",
-          c.ncompared, c.n);
-done:
-  return st;
+  const sq_rank_one A = {x->f.n, x->f.a, x->f.u, x->f.v};
+  sq_lti_matrix(&x->f, x->A);
+  const sq_status st = sq_eigenvalues(x->f.n, x->A, x->w, x->eigen_work);
+  if (st != SQ_OK) return st;
+  for (int k = 0; k < x->f.n; ++k) c->ncertified += x->spectrum.certified[k];
+  c->n += x->f.n;
+  check_backward(x, &A, c);
+  check_lapack(x, &A, c);
+  return SQ_OK;
+}
+
+static void report_eigenvalues(verification *v, const eigen_check *c)
+{
+  AT_MOST(v, c->backward, 1.0, "eigenvalues: of the matrix",
+          "backward error over its rounding; %d of %d certified", c->ncertified, c->n);
+  AT_MOST(v, c->lapack, 1.0, "eigenvalues: LAPACK's", "backward error over 16 n eps");
+  AT_MOST(v, c->distance, 1.0, "eigenvalues: in the discs", "%d of %d values are well enough determined",
+          c->ncompared, c->n);
 }
 
 /* ---- coordinates ------------------------------------------------------------------------------------- */
@@ -225,7 +232,7 @@ static void compare_eigenvalues(const lti_arrays *x, lti_change *c)
   }
 }
 
-static sq_status regauge_system(verification *v, int layer, int s, lti_change *c)
+static sq_status check_system(verification *v, int layer, int s, lti_change *c, eigen_check *e)
 {
   lti_arrays *x = arrays(v);
   double top[2];
@@ -255,17 +262,35 @@ static sq_status regauge_system(verification *v, int layer, int s, lti_change *c
   if (!x->f.dense) goto done;
   sq_lti_eigenvalues(&x->f, (double)SQ_REAL_EPS, &x->spectrum, x->secular);
   compare_eigenvalues(x, c);
+  SQ_TRY(check_eigenvalues(x, e));
 done:
   return st;
 }
 
-sq_status sq_verify_lti_regauge(verification *v)
+static void report_regauge(verification *v, const lti_change *c)
 {
-  lti_arrays *x = arrays(v);
+  /* Everything here is float64 in both programs; the design's margin, as for layers that change with time. */
+  const double allowed = 1e-12;
+  AT_MOST(v, c->output, allowed, "regauge: outputs equal",
+          "h' = S h, S diagonal and complex, modulus exp N(0,1)");
+  AT_MOST(v, c->energy, allowed, "regauge: memory equal", "energy by distance, of its largest");
+  AT_MOST(v, c->hankel, allowed, "regauge: Hankel values equal", "of sigma_1");
+  AT_MOST(v, c->log_sigma1, allowed, "regauge: log sigma_1 equal", "absolute");
+  if (!arrays(v)->f.dense) return; /* the same diagonal */
+  AT_MOST(v, c->eigenvalue, 1.0, "regauge: eigenvalues equal",
+          "backward error over the rounding of the matrix");
+  if (arrays(v)->f.n > 1) /* |y* x| of a number is 1 in all coordinates */
+    AT_LEAST(v, c->condition, 0.01, "regauge: conditions differ", "largest relative change of |y* x|");
+}
+
+sq_status sq_verify_lti_systems(verification *v)
+{
+  const lti_arrays *x = arrays(v);
   lti_change c = {0};
+  eigen_check e = {0};
   for (int l = 0; l < sq_model_nlayer(v->model); ++l)
-    for (int s = 0; s < x->f.nsystem && s < MOST_SYSTEMS; ++s) {
-      const sq_status st = regauge_system(v, l, s, &c);
+    for (int s = 0; s < systems(x); ++s) {
+      const sq_status st = check_system(v, l, s, &c, &e);
       if (st == SQ_ERR_DATA) { /* a system that is not finite */
         sq_error_clear();
         c.output = NAN;
@@ -273,16 +298,7 @@ sq_status sq_verify_lti_regauge(verification *v)
         return st;
       }
     }
-  /* Everything here is float64 in both programs; the design's margin, as for layers that change with time. */
-  const double allowed = 1e-12;
-  AT_MOST(v, c.output, allowed, "regauge: outputs equal",
-          "h' = S h, S diagonal and complex, modulus exp N(0,1)");
-  AT_MOST(v, c.energy, allowed, "regauge: memory equal", "energy by distance, of its largest");
-  AT_MOST(v, c.hankel, allowed, "regauge: Hankel values equal", "of sigma_1");
-  AT_MOST(v, c.log_sigma1, allowed, "regauge: log sigma_1 equal", "absolute");
-  if (!x->f.dense) return SQ_OK; /* the same diagonal */
-  AT_MOST(v, c.eigenvalue, 1.0, "regauge: eigenvalues equal",
-          "backward error over the rounding of the matrix");
-  AT_LEAST(v, c.condition, 0.01, "regauge: conditions differ", "largest relative change of |y* x|");
+  report_regauge(v, &c);
+  if (x->f.dense) report_eigenvalues(v, &e); /* else the diagonal itself: the recurrence has checked it */
   return SQ_OK;
 }

@@ -21,6 +21,8 @@ static const sq_key lru_keys[] = {
 static sq_status lru_check(const sq_config *c)
 {
   const double lo = sq_config_real(c, "model.r_min"), hi = sq_config_real(c, "model.r_max");
+  if (lo >= 1) /* |lambda| = 1: nu_log and gamma_log are not finite */
+    return sq_fail(SQ_ERR_USAGE, "model.r_min: %g, must be below 1", lo);
   if (lo <= hi && hi > 0) return SQ_OK;
   return sq_fail(SQ_ERR_USAGE, "model.r_max: %g, must be positive and not below model.r_min %g", hi, lo);
 }

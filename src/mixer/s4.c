@@ -7,9 +7,9 @@
 
 static const sq_key keys[] = {
     {"model.state_dim", SQ_KEY_INT, NULL, 1, 4096, NULL, "complex states of each channel"},
-    {"model.dt_min", SQ_KEY_REAL, "0.001", 1e-9, 1e9, NULL,
+    {"model.dt_min", SQ_KEY_REAL, "0.001", 1e-6, 100, NULL,
      "smallest initial step, in units of one time step"},
-    {"model.dt_max", SQ_KEY_REAL, "0.1", 1e-9, 1e9, NULL, "largest initial step"},
+    {"model.dt_max", SQ_KEY_REAL, "0.1", 1e-6, 100, NULL, "largest initial step"},
     {"model.C_init", SQ_KEY_STRING, "\"complex_normal\"", 0, 0, "complex_normal|lecun_normal",
      "initial C: N(0,1/2) for both parts, or truncated normal with variance 1/(state_dim hidden_dim)"},
 };

@@ -30,8 +30,8 @@ static const sq_key s5_keys[] = {
      "states that run from the end of the sequence too; the layer then sees the future"},
     {"model.C_init", SQ_KEY_STRING, "\"lecun_normal\"", 0, 0,
      "lecun_normal|trunc_standard_normal|complex_normal", "distribution of C at the start"},
-    {"model.dt_min", SQ_KEY_REAL, "0.001", 1e-30, 1e30, NULL, "smallest step size at the start"},
-    {"model.dt_max", SQ_KEY_REAL, "0.1", 1e-30, 1e30, NULL, "largest step size at the start"},
+    {"model.dt_min", SQ_KEY_REAL, "0.001", 1e-6, 100, NULL, "smallest step size at the start"},
+    {"model.dt_max", SQ_KEY_REAL, "0.1", 1e-6, 100, NULL, "largest step size at the start"},
 };
 
 static sq_status s5_check(const sq_config *c)

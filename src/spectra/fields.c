@@ -78,19 +78,44 @@ static void make_axes(sq_spectra *s)
     add_axis(s, "cut", "1", "cut between past and future, as a fraction of the sequence", s->ncut, s->cut,
              NULL);
     add_axis(s, "hankel_sample", "1",
-             s->lti ? "system of the layer (the first ones)"
-                    : "sequence of the analysis sample (the first ones)",
-             s->nhankel, NULL, NULL);
+             !s->lti          ? "sequence of the analysis sample (the first ones)"
+             : s->ls->f.dense ? "channel of the layer (evenly spread)"
+                              : "the layer, one system",
+             s->nhankel, s->lti ? s->ls->channel : NULL, NULL);
     add_axis(s, "index", "1", "number of the singular value, descending", s->nindex, NULL, NULL);
   }
+}
+
+static void make_sizes(sq_spectra *s)
+{
+  static const struct {
+    const char *name, *of[3]; /* sequences | channels of a layer | one system */
+    int invariant;
+  } size[SQ_NSIZE] = {
+#define OVER(text) {text ", mean over the sequences analysed", text ", mean over the channels analysed", text}
+      {"effective_state_size_tolerance", OVER("number of singular values above 1e-3 of the largest"), 1},
+      {"effective_state_size_entropy", OVER("exp of the entropy of sigma/sum(sigma)"), 1},
+      {"effective_state_size_entropy_squared", OVER("exp of the entropy of sigma^2/sum(sigma^2)"), 1},
+      {"effective_state_size_limit",
+       OVER("what the state size cannot exceed: order of the state, real numbers before or after the cut"),
+       -1},
+#undef OVER
+  };
+  const int of = !s->lti ? 0 : s->ls->f.dense ? 1 : 2;
+  for (int z = 0; z < SQ_NSIZE; ++z)
+    add_field(s, F_SIZE_TOLERANCE + z, size[z].name, "1", size[z].invariant, size[z].of[of], 3, "layer",
+              "head", "cut");
 }
 
 static void make_invariant(sq_spectra *s)
 {
   if (s->nmemory > 0)
     add_field(s, F_MEMORY, "memory_distance_quantile", "step", 1,
-              "quantile of the distance d under the weights |M(i,i-d)|^2 of the mixer's matrix; each "
-              "sequence has weight 1",
+              s->lti
+                  ? "quantile of the distance under the energy of the layer's impulse response, all "
+                    "channels together"
+                  : "quantile of the distance d under the weights |M(i,i-d)|^2 of the mixer's matrix; each "
+                    "sequence has weight 1",
               3, "layer", "head", "memory_quantile");
   if (s->nhankel == 0) return;
   add_field(s, F_SIGMA, "hankel_sigma", "1", 1,
@@ -99,50 +124,58 @@ static void make_invariant(sq_spectra *s)
   add_field(s, F_LOG_SIGMA1, "hankel_log_sigma1", "1", 1,
             "natural log of the largest singular value of the past-to-future block", 4, "layer", "head",
             "cut", "hankel_sample");
-  add_field(s, F_SIZE_TOLERANCE, "effective_state_size_tolerance", "1", 1,
-            "number of singular values above 1e-3 of the largest, mean over sequences", 3, "layer", "head",
-            "cut");
-  add_field(s, F_SIZE_ENTROPY, "effective_state_size_entropy", "1", 1,
-            "exp of the entropy of sigma/sum(sigma), mean over sequences", 3, "layer", "head", "cut");
-  add_field(s, F_SIZE_ENTROPY_SQUARED, "effective_state_size_entropy_squared", "1", 1,
-            "exp of the entropy of sigma^2/sum(sigma^2), mean over sequences", 3, "layer", "head", "cut");
+  make_sizes(s);
 }
 
 static void make_exponent(sq_spectra *s)
 {
-  add_field(s, F_EXPONENT, "lyapunov_exponent", "1/step", 1,
-            "finite-time exponent, mean of log|lambda| over all eigenvalues", 2, "layer", "head");
-  add_field(s, F_HORIZON, "lyapunov_horizon", "step", 1,
-            "-1/exponent: steps until 1/e is left; infinite where nothing decays", 2, "layer", "head");
+  add_field(s, F_EXPONENT, "lyapunov_exponent", "1/step", s->lti,
+            s->lti
+                ? "mean of log|lambda| over the layer's eigenvalues"
+                : "finite-time exponent, mean of log|lambda| over the steps of all sequences; in coordinates "
+                  "c_i h_i it is larger by log(c_T/c_0)/T",
+            2, "layer", "head");
+  add_field(s, F_HORIZON, "lyapunov_horizon", "step", s->lti,
+            s->lti ? "-1/exponent: steps until 1/e is left; infinite where nothing decays"
+                   : "-1/exponent in finite time: steps until 1/e is left; infinite where nothing decays",
+            2, "layer", "head");
 }
 
-/* Eigenvalues of a time-invariant system do not depend on the coordinates; condition, norms of powers and the
+/* A finite-time exponent depends on the coordinates at both ends, less the longer the sequence is; that of a
+   time-invariant layer in coordinates that do not change with time does not.
+
+   Eigenvalues of a time-invariant system do not depend on the coordinates; condition, norms of powers and the
    numerical radius do. */
 static void make_lti_values(sq_spectra *s)
 {
-  add_field(s, F_LAMBDA, "lambda", "1", 1, "eigenvalue of the transition matrix", 3, "layer", "channel",
+  add_field(s, F_LAMBDA, "lambda", "1", 1,
+            "eigenvalue of the transition matrix of the stored (rounded) parameters", 3, "layer", "channel",
             "state");
   s->field[s->place[F_LAMBDA]].complex_values = 1;
   add_field(s, F_LAMBDA_RADIUS, "lambda_radius", "1", 1,
-            "radius of the disc around lambda that holds the eigenvalue of the stored parameters", 3, "layer",
-            "channel", "state");
-  add_field(s, F_LAMBDA_CERTIFIED, "lambda_certified", "1", 1,
-            "1: proven that its disc holds one eigenvalue and meets no other", 3, "layer", "channel",
-            "state");
+            "radius of the disc around lambda that holds the eigenvalue of the stored (rounded) parameters",
+            3, "layer", "channel", "state");
+  add_field(
+      s, F_LAMBDA_CERTIFIED, "lambda_certified", "1", 1,
+      "1: proven that its disc holds one eigenvalue of the stored (rounded) parameters and meets no other", 3,
+      "layer", "channel", "state");
   add_field(s, F_LAMBDA_CONDITION, "lambda_condition", "1", 0,
             "reciprocal condition number |y* x| of the eigenvalue, without balancing", 3, "layer", "channel",
             "state");
   add_field(s, F_LAMBDA_BACKWARD, "lambda_backward_error", "1", 0,
             "|A x - lambda x| / (|A|_F |x|) of the float64 transition matrix", 3, "layer", "channel",
             "state");
-  add_field(s, F_LAMBDA_SENSITIVITY, "lambda_sensitivity", "1", 1,
-            s->ls->f.dense
-                ? "largest change of lambda by one rounding of each parameter, to first order"
-                : "change of lambda when each parameter moves one unit in the last place at random",
-            3, "layer", "channel", "state");
+  if (s->ls->f.dense)
+    add_field(s, F_LAMBDA_SENSITIVITY, "lambda_sensitivity", "1", 1,
+              "largest change of lambda by one rounding of each parameter, to first order", 3, "layer",
+              "channel", "state");
+  else /* one draw, no bound: another quantity, another name */
+    add_field(s, F_LAMBDA_SENSITIVITY, "lambda_rounding_shift", "1", 1,
+              "change of lambda when each parameter moves one unit in the last place at random (one draw)", 3,
+              "layer", "channel", "state");
 }
 
-static void make_lti(sq_spectra *s)
+static void make_marks(sq_spectra *s)
 {
   add_field(
       s, F_RADIUS_SHIFT, "percent_radius_shift", "percent", 1,
@@ -152,6 +185,11 @@ static void make_lti(sq_spectra *s)
   add_field(s, F_RADIUS_MARKED, "percent_radius_marked", "1", 1,
             "1: the shift is more than one eigenvalue and more than one percentage point", 3, "layer", "head",
             "radius_bin");
+}
+
+static void make_lti(sq_spectra *s)
+{
+  make_marks(s);
   if (!s->ls->f.dense) {
     add_field(
         s, F_MODAL_ENERGY, "modal_energy_percent_radius", "percent", 1,
@@ -172,8 +210,11 @@ static void make_lti(sq_spectra *s)
 
 static void make_published_lti(sq_spectra *s)
 {
-  add_field(s, F_LAMBDA, "lambda", "1", 1, "eigenvalue that the published analysis looks at", 2, "layer",
-            "state");
+  add_field(s, F_LAMBDA, "lambda", "1", 1,
+            s->ls->f.dense
+                ? "eigenvalue that the published analysis looks at: of channel 1 only, the second one"
+                : "eigenvalue that the published analysis looks at",
+            2, "layer", "state");
   s->field[s->place[F_LAMBDA]].complex_values = 1;
 }
 
@@ -192,25 +233,38 @@ void sq_fields_make(sq_spectra *s)
     add_field(s, F_LOG_LAMBDA, "log_lambda", "1", 0, "natural log of the eigenvalue's modulus", 4, "layer",
               "head", "sample", "position");
   add_field(s, F_RADIUS_MEAN, "percent_radius_mean", "percent", s->lti,
-            "share of eigenvalues by modulus, mean over sequences", 3, "layer", "head", "radius_bin");
+            s->lti ? "share of the layer's eigenvalues by modulus"
+                   : "share of eigenvalues by modulus, mean over sequences",
+            3, "layer", "head", "radius_bin");
   add_field(s, F_RADIUS_STD, "percent_radius_std", "percent", s->lti,
-            "share of eigenvalues by modulus, population standard deviation over sequences", 3, "layer",
-            "head", "radius_bin");
+            s->lti ? "0: the eigenvalues do not depend on a sequence; see percent_radius_shift"
+                   : "share of eigenvalues by modulus, population standard deviation over sequences",
+            3, "layer", "head", "radius_bin");
   add_field(s, F_PHASE_MEAN, "percent_phase_mean", "percent", s->lti,
-            "share of eigenvalues by phase, mean over sequences", 3, "layer", "head", "phase_bin");
+            s->lti ? "share of the layer's eigenvalues by phase"
+                   : "share of eigenvalues by phase, mean over sequences",
+            3, "layer", "head", "phase_bin");
   add_field(s, F_PHASE_STD, "percent_phase_std", "percent", s->lti,
-            "share of eigenvalues by phase, population standard deviation over sequences", 3, "layer", "head",
-            "phase_bin");
-  if (s->published) return;
+            s->lti ? "0: the eigenvalues do not depend on a sequence"
+                   : "share of eigenvalues by phase, population standard deviation over sequences",
+            3, "layer", "head", "phase_bin");
+  if (s->published) {
+    if (s->lti) make_marks(s);
+    return;
+  }
   add_field(s, F_NULL_UNIFORM, "null_uniform_percent_radius_mean", "percent", -1,
             "the same share for uniform attention at the same lengths, lambda_i = i/(i+1)", 1, "radius_bin");
   if (!s->lti)
     add_field(s, F_NULL_SHUFFLED, "null_shuffled_percent_radius_mean", "percent", -1,
               "the same share with the steps of each sequence shuffled", 3, "layer", "head", "radius_bin");
   add_field(s, F_QUANTILE, "log_lambda_quantile", "1", s->lti,
-            "quantile of log|lambda| over all sequences and steps", 3, "layer", "head", "quantile");
+            s->lti ? "quantile of log|lambda| over the layer's eigenvalues"
+                   : "quantile of log|lambda| over all sequences and steps",
+            3, "layer", "head", "quantile");
   add_field(s, F_ABOVE_ONE, "share_above_one", "1", s->lti,
-            "share of eigenvalues above 1 over all sequences and steps", 2, "layer", "head");
+            s->lti ? "share of the layer's eigenvalues above 1"
+                   : "share of eigenvalues above 1 over all sequences and steps",
+            2, "layer", "head");
   add_field(s, F_ENTROPY, "spectral_entropy", "nat", s->lti, "entropy of the mean shares by modulus", 2,
             "layer", "head");
   if (s->exponent) make_exponent(s);

@@ -15,7 +15,7 @@ static const sq_key keys[] = {
     {"analysis.hankel_cuts", SQ_KEY_REALS, "[0.5]", 0, 1, NULL,
      "cuts between past and future, fractions of a sequence"},
     {"analysis.hankel_samples", SQ_KEY_INT, "8", 0, 1 << 20, NULL,
-     "sequences whose Hankel singular values are computed; 0: none"},
+     "sequences (S4: channels, evenly spread) whose Hankel singular values are computed; 0: none"},
     {"analysis.memory_samples", SQ_KEY_INT, "8", 0, 1 << 20, NULL,
      "sequences whose memory distance is computed; 0: none"},
 };

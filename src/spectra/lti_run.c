@@ -43,6 +43,9 @@ sq_status sq_lti_plan(sq_spectra *s, const sq_config *c)
   s->nmemory = least(1, sq_config_int(c, "analysis.memory_samples"));
   s->nhankel = s->seq_len > 1 ? least(f.nsystem, sq_config_int(c, "analysis.hankel_samples")) : 0;
   s->ncut = s->nhankel > 0 ? sq_config_count(c, "analysis.hankel_cuts") : 0;
+  s->ls->channel = sq_calloc((size_t)s->nhankel + 1, sizeof(double), "an analysis");
+  if (s->ls->channel == NULL) return SQ_ERR_MEMORY;
+  for (int k = 0; k < s->nhankel; ++k) s->ls->channel[k] = (int)((long long)k * f.nsystem / s->nhankel);
   const long long block =
       (long long)(s->seq_len > 1 ? s->seq_len / 2 : 1) * (f.nin > f.nout ? f.nin : f.nout);
   s->nindex = block < 2 * f.n ? (int)block : 2 * f.n;
@@ -66,17 +69,17 @@ void sq_lti_scratch_take(sq_spectra *s, sq_arena *a)
   x->angle = SQ_TAKE(a, m, double);
   x->lam = SQ_TAKE(a, n, sq_complex);
   x->p = SQ_TAKE(a, n, sq_complex);
-  if (s->published) return;
   sq_lti_take(a, &x->moved);
   x->mu_moved = SQ_TAKE(a, n, sq_complex);
   x->log_moved = SQ_TAKE(a, m, double);
   x->low = SQ_TAKE(a, m, double);
   x->high = SQ_TAKE(a, m, double);
+  x->theta = x->f.dense ? NULL : SQ_TAKE(a, sq_model_params(s->model)->total, sq_real);
+  if (s->published) return;
   x->weight = SQ_TAKE(a, m, double);
   x->distance = SQ_TAKE(a, T, double);
   x->energy = SQ_TAKE(a, T, double);
   x->sigma = SQ_TAKE(a, 2 * n, double);
-  x->theta = x->f.dense ? NULL : SQ_TAKE(a, sq_model_params(s->model)->total, sq_real);
   x->work =
       SQ_TAKE(a, largest_of(sq_lti_energy_work(&x->f), x->f.dense ? sq_lti_power_work(&x->f) : 0), double);
   x->hankel = s->nhankel > 0 ? sq_arena_take(a, sq_lti_hankel_bytes(&x->f), 1) : NULL;
@@ -144,7 +147,7 @@ static void solve(const sq_spectra *s, int layer, int solved)
   sq_lti_scratch *x = s->ls;
   if (!(solved && x->f.dense && same_matrix(x))) {
     sq_lti_solve(&x->f, ROUNDING, &x->spectrum, x->secular);
-    if (x->f.dense && !s->published) move_dense(s, layer);
+    if (x->f.dense) move_dense(s, layer);
   }
   sq_lti_map(&x->f, ROUNDING, s->store_all && !s->published, &x->spectrum);
   if (!x->f.dense) return;
@@ -193,6 +196,13 @@ static double duration(double size, int T)
   return size == 1 ? T : (pow(size, 2.0 * T) - 1) / ((size - 1) * (size + 1));
 }
 
+/* Eigenvalue k after the random move of the parameters; of dense systems in another order. */
+static sq_complex moved_value(const sq_lti_scratch *x, int k)
+{
+  return x->f.dense ? sq_lti_bilinear(x->f.step * (1 + ROUNDING * log(x->f.step)), x->mu_moved[k])
+                    : x->moved.a[k];
+}
+
 /* Pools the eigenvalues in x->spectrum as values first .. of the layer. */
 static void pool(const sq_spectra *s, size_t first)
 {
@@ -203,15 +213,13 @@ static void pool(const sq_spectra *s, size_t first)
     x->modulus[at] = hypot(creal(z), cimag(z));
     x->log_lambda[at] = log(x->modulus[at]);
     x->angle[at] = atan2(cimag(z), creal(z));
-    if (s->published) continue;
-    const sq_complex other =
-        x->f.dense ? sq_lti_bilinear(x->f.step * (1 + ROUNDING * log(x->f.step)), x->mu_moved[k])
-                   : x->moved.a[k];
+    const sq_complex other = moved_value(x, k);
     x->log_moved[at] = log_size(other);
     if (!x->f.dense) x->spectrum.sensitivity[k] = cabs(other - z);
     const double reach = x->spectrum.sensitivity[k];
     x->low[at] = log(fmax(0, x->modulus[at] - reach));
     x->high[at] = log(x->modulus[at] + reach);
+    if (s->published) continue;
     x->weight[at] = x->f.dense ? 0 : gain(&x->f, k) * duration(x->modulus[at], s->seq_len);
   }
 }
@@ -240,7 +248,7 @@ static void add_hankel(const sq_spectra *s, double *const *out, int layer, int k
     const size_t place = (size_t)layer * (size_t)s->ncut + (size_t)c,
                  cell = place * (size_t)s->nhankel + (size_t)k;
     int n;
-    double log_sigma1, size[3];
+    double log_sigma1;
     if (t >= s->seq_len) continue;
     if (sq_lti_hankel(&x->f, s->seq_len, t, x->sigma, &n, &log_sigma1, x->hankel) != SQ_OK) {
       sq_error_clear(); /* a missing value */
@@ -249,11 +257,7 @@ static void add_hankel(const sq_spectra *s, double *const *out, int layer, int k
     sq_spectra_field(s, out, F_LOG_SIGMA1)[cell] = log_sigma1;
     memcpy(sq_spectra_field(s, out, F_SIGMA) + cell * (size_t)s->nindex, x->sigma,
            (size_t)least(n, s->nindex) * sizeof *x->sigma);
-    sq_effective_state_size(n, x->sigma, size);
-    for (int z = 0; z < 3; ++z) {
-      double *sum = sq_spectra_field(s, out, F_SIZE_TOLERANCE + z) + place;
-      *sum = (isnan(*sum) ? 0 : *sum) + size[z];
-    }
+    sq_spectra_add_sizes(s, out, place, n, x->sigma);
   }
 }
 
@@ -264,6 +268,14 @@ static void add_norms(const sq_spectra *s, double *const *out, size_t system)
   sq_spectra_field(s, out, F_POWER_NORM)[system] = sq_lti_power_norm(&x->f, s->seq_len, x->work);
 }
 
+/* Which of the Hankel samples system k is, or -1. */
+static int hankel_sample(const sq_spectra *s, int k)
+{
+  for (int i = 0; i < s->nhankel; ++i)
+    if ((int)s->ls->channel[i] == k) return i;
+  return -1;
+}
+
 static sq_status system_dsf(const sq_spectra *s, const sq_real *theta, double *const *out, int layer, int k)
 {
   sq_lti_scratch *x = s->ls;
@@ -272,12 +284,13 @@ static sq_status system_dsf(const sq_spectra *s, const sq_real *theta, double *c
   sq_status st = sq_mixer_get(m)->lti(m, theta, k, &x->f);
   if (st == SQ_OK && !x->f.dense) st = sq_mixer_get(m)->lti(m, x->theta, k, &x->moved);
   if (st != SQ_OK) return st;
+  const int sample = hankel_sample(s, k);
   solve(s, layer, k > 0);
   pool(s, (size_t)k * n);
   if (s->store_all) store_eigenvalues(s, out, system * n);
   if (s->nmemory > 0) add_energy(s, out, system);
-  if (k < s->nhankel) add_hankel(s, out, layer, k);
-  if (x->f.dense && (x->f.n <= MOST_STATES_FOR_ALL_POWERS || k < s->nhankel)) add_norms(s, out, system);
+  if (sample >= 0) add_hankel(s, out, layer, sample);
+  if (x->f.dense && (x->f.n <= MOST_STATES_FOR_ALL_POWERS || sample >= 0)) add_norms(s, out, system);
   return SQ_OK;
 }
 
@@ -319,8 +332,13 @@ static void shifts(const sq_spectra *s, double *const *out, int layer)
   const sq_lti_scratch *x = s->ls;
   const double value = 100.0 / x->m, threshold = fmax(value, 1);
   double percent[SQ_NRADIUS], count[SQ_NRADIUS];
-  sq_bin_radius((size_t)x->m, x->log_moved, 0, percent);
-  could_cross(x, count);
+  could_cross(x, count); /* then x->high is free */
+  if (s->published) {
+    for (int i = 0; i < x->m; ++i) x->high[i] = exp(x->log_moved[i]);
+    sq_bin_modulus_closed((size_t)x->m, x->high, percent);
+  } else {
+    sq_bin_radius((size_t)x->m, x->log_moved, 0, percent);
+  }
   for (int b = 0; b < SQ_NRADIUS; ++b) {
     const size_t at = (size_t)layer * SQ_NRADIUS + (size_t)b;
     const double by_moving = fabs(percent[b] - sq_spectra_field(s, out, F_RADIUS_MEAN)[at]);
@@ -368,7 +386,7 @@ static void hankel_means(const sq_spectra *s, double *const *out, int layer)
     int count = 0;
     for (int k = 0; k < s->nhankel; ++k)
       count += !isnan(sq_spectra_field(s, out, F_LOG_SIGMA1)[place * (size_t)s->nhankel + (size_t)k]);
-    for (int z = 0; z < 3; ++z) sq_spectra_field(s, out, F_SIZE_TOLERANCE + z)[place] /= count;
+    for (int z = 0; z < SQ_NSIZE; ++z) sq_spectra_field(s, out, F_SIZE_TOLERANCE + z)[place] /= count;
   }
 }
 
@@ -377,7 +395,7 @@ static sq_status layer_dsf(const sq_spectra *s, const sq_real *theta, double *co
   sq_lti_scratch *x = s->ls;
   memset(x->energy, 0, (size_t)s->seq_len * sizeof *x->energy);
   for (int k = 0; k < x->f.nsystem; ++k) {
-    const sq_status st = system_dsf(s, theta, out, layer, k);
+    const sq_status st = sq_spectra_stop(s) ? SQ_STOPPED : system_dsf(s, theta, out, layer, k);
     if (st != SQ_OK) return st;
   }
   shares(s, out, layer);
@@ -400,12 +418,15 @@ static sq_status layer_published(const sq_spectra *s, const sq_real *theta, doub
     const sq_status st = sq_mixer_get(m)->lti(m, theta, system, &x->f);
     if (st != SQ_OK) return st;
     solve(s, layer, 0);
+  } else {
+    sq_mixer_get(m)->lti_published(m, x->theta, x->moved.a, &system);
   }
   pool(s, 0);
   if (s->store_all)
     for (size_t k = 0; k < n; ++k)
       put_complex(sq_spectra_field(s, out, F_LAMBDA), (size_t)layer * n + k, x->spectrum.lambda[k]);
   shares(s, out, layer);
+  shifts(s, out, layer);
   return SQ_OK;
 }
 
@@ -418,11 +439,10 @@ static void uniform_null(const sq_spectra *s, double *const *out)
 
 sq_status sq_lti_analyse(sq_spectra *s, const sq_real *theta, double *const *out)
 {
-  if (!s->published) {
-    uniform_null(s, out);
-    if (!s->ls->f.dense) move_theta(s, theta);
-  }
+  if (!s->published) uniform_null(s, out);
+  if (!s->ls->f.dense) move_theta(s, theta);
   for (int l = 0; l < s->nlayer; ++l) {
+    if (sq_spectra_stop(s)) return SQ_STOPPED;
     const sq_status st = s->published ? layer_published(s, theta, out, l) : layer_dsf(s, theta, out, l);
     if (st != SQ_OK) return st;
   }

@@ -22,6 +22,7 @@ typedef enum {
   F_SIZE_TOLERANCE,
   F_SIZE_ENTROPY,
   F_SIZE_ENTROPY_SQUARED,
+  F_SIZE_LIMIT,
   F_EXPONENT,
   F_HORIZON,
   F_LAMBDA, /* from here on: time-invariant layers only */
@@ -39,7 +40,7 @@ typedef enum {
   F_COUNT
 } sq_field_id;
 
-enum { SQ_NQUANTILE = 7, SQ_MAX_AXES = 12 };
+enum { SQ_NQUANTILE = 7, SQ_MAX_AXES = 12, SQ_NSIZE = F_SIZE_LIMIT - F_SIZE_TOLERANCE + 1 };
 extern const double sq_quantile_level[SQ_NQUANTILE]; /* of log|lambda| */
 extern const double sq_memory_level[SQ_NMEMORY];     /* of the distance */
 
@@ -52,6 +53,7 @@ typedef struct { /* of one layer; m = nsystem * n */
   double *modulus, *log_lambda, *angle, *log_moved, *low, *high, *weight; /* (m) */
   double *distance, *energy; /* (seq_len) of one system; of the layer */
   double *sigma, *work;      /* (2n), (largest of several) */
+  double *channel;           /* (nhankel) systems whose Hankel values are computed; owned */
   void *secular, *hankel;
   sq_real *theta; /* moved by one rounding; diagonal layers */
 } sq_lti_scratch;
@@ -60,8 +62,10 @@ struct sq_spectra {
   const sq_model *model;                   /* borrowed */
   int published, store_all, lti, exponent; /* exponent: lambda belongs to every step, also to the first */
   int nlayer, nhead, nsample, seq_len, ncut, nindex, nhankel, nmemory, input_dim;
-  uint64_t seed; /* of the permutations */
-  double *cut;   /* (ncut) */
+  uint64_t seed;           /* of the permutations */
+  double *cut;             /* (ncut) */
+  int (*poll)(void *user); /* or NULL */
+  void *user;
 
   sq_axis axis[SQ_MAX_AXES];
   int naxis;
@@ -95,6 +99,11 @@ void sq_fields_make(sq_spectra *s);
 
 /* Field id of this stage; only for fields that are made. */
 double *sq_spectra_field(const sq_spectra *s, double *const *out, sq_field_id id);
+
+/* 1: the caller wants to stop. */
+int sq_spectra_stop(const sq_spectra *s);
+/* The three effective state sizes and the number of values n, added to their sums at `place` (NaN at first). */
+void sq_spectra_add_sizes(const sq_spectra *s, double *const *out, size_t place, int n, const double *sigma);
 
 /* Time-invariant layers (lti_run.c). */
 sq_status sq_lti_plan(sq_spectra *s, const sq_config *c); /* dimensions of s */

@@ -133,6 +133,17 @@ sq_status sq_spectra_create(const sq_config *c, const sq_model *m, const char *p
   return SQ_OK;
 }
 
+void sq_spectra_poll(sq_spectra *s, int (*poll)(void *user), void *user)
+{
+  s->poll = poll;
+  s->user = user;
+}
+
+int sq_spectra_stop(const sq_spectra *s)
+{
+  return s->poll != NULL && s->poll(s->user);
+}
+
 size_t sq_spectra_bytes(const sq_spectra *s)
 {
   return s->bytes;
@@ -154,6 +165,7 @@ void sq_spectra_destroy(sq_spectra **s)
   if (*s == NULL) return;
   sq_arena_destroy(&(*s)->arena);
   free((*s)->cut);
+  if ((*s)->ls != NULL) free((*s)->ls->channel);
   free((*s)->ls);
   free(*s);
   *s = NULL;
@@ -222,7 +234,18 @@ static void add_memory(sq_spectra *s, const sq_factors *f, int layer, int head)
     for (int d = 0; d < f->T; ++d) mean[d] += s->distance[d] / total;
 }
 
-/* Singular values at each cut; the three sizes are added up here and divided in the end. */
+void sq_spectra_add_sizes(const sq_spectra *s, double *const *out, size_t place, int n, const double *sigma)
+{
+  double size[SQ_NSIZE];
+  sq_effective_state_size(n, sigma, size);
+  size[F_SIZE_LIMIT - F_SIZE_TOLERANCE] = n;
+  for (int z = 0; z < SQ_NSIZE; ++z) {
+    double *sum = sq_spectra_field(s, out, F_SIZE_TOLERANCE + z) + place;
+    *sum = (isnan(*sum) ? 0 : *sum) + size[z];
+  }
+}
+
+/* Singular values at each cut; the sizes are added up here and divided in the end. */
 static void add_hankel(sq_spectra *s, const sq_factors *f, double *const *out, int layer, int head, int k)
 {
   for (int x = 0; x < s->ncut; ++x) {
@@ -230,7 +253,7 @@ static void add_hankel(sq_spectra *s, const sq_factors *f, double *const *out, i
     const size_t place = ((size_t)layer * (size_t)s->nhead + (size_t)head) * (size_t)s->ncut + (size_t)x;
     const size_t cell = place * (size_t)s->nhankel + (size_t)k;
     int n;
-    double log_sigma1, size[3];
+    double log_sigma1;
     if (t >= f->T) continue;
     if (sq_hankel_with(f, t, &s->hs, &n, &log_sigma1) != SQ_OK) {
       sq_error_clear(); /* an SVD that does not converge is a missing value */
@@ -239,11 +262,7 @@ static void add_hankel(sq_spectra *s, const sq_factors *f, double *const *out, i
     sq_spectra_field(s, out, F_LOG_SIGMA1)[cell] = log_sigma1;
     double *sigma = sq_spectra_field(s, out, F_SIGMA) + cell * (size_t)s->nindex;
     memcpy(sigma, s->hs.sigma, (size_t)least(n, s->nindex) * sizeof *sigma);
-    sq_effective_state_size(n, s->hs.sigma, size);
-    for (int z = 0; z < 3; ++z) {
-      double *sum = sq_spectra_field(s, out, F_SIZE_TOLERANCE + z) + place;
-      *sum = (isnan(*sum) ? 0 : *sum) + size[z];
-    }
+    sq_spectra_add_sizes(s, out, place, n, s->hs.sigma);
   }
 }
 
@@ -459,7 +478,8 @@ static void head_hankel_means(sq_spectra *s, double *const *out, int l, int h)
     const double *log_sigma1 = sq_spectra_field(s, out, F_LOG_SIGMA1) + place * (size_t)s->nhankel;
     int count = 0;
     for (int k = 0; k < s->nhankel; ++k) count += !isnan(log_sigma1[k]);
-    for (int z = 0; z < 3; ++z) divide(1, sq_spectra_field(s, out, F_SIZE_TOLERANCE + z) + place, count);
+    for (int z = 0; z < SQ_NSIZE; ++z)
+      divide(1, sq_spectra_field(s, out, F_SIZE_TOLERANCE + z) + place, count);
   }
 }
 
@@ -511,6 +531,7 @@ sq_status sq_spectra_run(sq_spectra *s, const sq_real *theta, const sq_batch *sa
     int off[2];
     const int T = s->published ? longest : length_of(sample, k);
     if (length_of(sample, k) == 0) continue;
+    if (sq_spectra_stop(s)) return SQ_STOPPED;
     const sq_batch one = one_sequence(s, sample, k, T, off, id);
     sq_spectra_field(s, out, F_LENGTH)[k] = T;
     if (s->published)

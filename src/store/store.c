@@ -4,6 +4,7 @@
  * went, and only then do all open it.  From then on nobody touches metadata: contiguous rows at fixed places,
  * independent transfers. */
 #include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -218,7 +219,7 @@ static sq_status clear_field(sq_store *s, sq_layout_group *g, int f, int row)
 
 /* Back to what it was before the cell began: a cell that runs again, perhaps to another end, leaves no trace
  * of the first time. */
-static sq_status clear_cell(sq_store *s, int cell)
+sq_status sq_store_cell_clear(sq_store *s, int cell)
 {
   static const uint64_t no_checksum = 0;
   sq_status st;
@@ -230,26 +231,73 @@ static sq_status clear_cell(sq_store *s, int cell)
     for (int f = 0; row >= 0 && f < s->file.group[g].nfield; ++f)
       SQ_TRY(clear_field(s, &s->file.group[g], f, row));
   }
-  SQ_TRY(put_status(s, cell, SQ_CELL_WAITING));
 done:
   return st;
+}
+
+static sq_status clear_cell(sq_store *s, int cell)
+{
+  const sq_status st = sq_store_cell_clear(s, cell);
+  return st == SQ_OK ? put_status(s, cell, SQ_CELL_WAITING) : st;
+}
+
+static sq_status put_run(sq_store *s, int cell, double wall_s)
+{
+  const double peak = (double)sq_peak_bytes();
+  const int64_t segment = s->segment;
+  sq_status st;
+  SQ_TRY(put_column(s, SQ_C_RUN_WALL, cell, &wall_s));
+  SQ_TRY(put_column(s, SQ_C_RUN_PEAK, cell, &peak));
+  SQ_TRY(put_column(s, SQ_C_RUN_SEGMENT, cell, &segment));
+done:
+  return st;
+}
+
+sq_status sq_store_cell_suspend(sq_store *s, int cell, double wall_s)
+{
+  const sq_status st = put_run(s, cell, wall_s);
+  return st == SQ_OK ? put_status(s, cell, SQ_CELL_WAITING) : st;
+}
+
+int sq_store_has_rows(sq_store *s, int cell)
+{
+  static const hsize_t one[2] = {1, 1};
+  for (int i = 0; i < s->file.ngroup; ++i) {
+    sq_layout_group *g = &s->file.group[i];
+    const hsize_t at[2] = {(hsize_t)sq_layout_row(g, cell), 0};
+    int64_t step = none;
+    if (sq_layout_row(g, cell) < 0) continue;
+    for (int f = 0; f < g->nfield; ++f) {
+      if (strcmp(g->field[f], "stage_step") != 0) continue;
+      if (!sq_layout_field(&s->file, g, f) ||
+          sq_layout_read(g->dset[f], H5T_NATIVE_INT64, at, one, &step) < 0)
+        step = none;
+    }
+    if (step < 0) return 0;
+  }
+  return 1;
+}
+
+sq_status sq_store_sync(const sq_store *s)
+{
+  const int fd = open(s->file.path, O_RDONLY | O_CLOEXEC);
+  const int failed = fd < 0 || fsync(fd) != 0, error = errno;
+  if (fd >= 0) close(fd);
+  return failed ? sq_fail(SQ_ERR_IO, "%s: cannot be synced: %s", s->file.path, strerror(error)) : SQ_OK;
 }
 
 sq_status sq_store_cell_end(sq_store *s, int cell, sq_cell_status status, const char *reason,
                             const sq_train_result *r, double wall_s)
 {
-  const double peak = (double)sq_peak_bytes();
-  const int64_t segment = s->segment;
   uint64_t h;
   sq_status st;
   SQ_ASSERT(cell >= 0 && cell < s->file.ncell && status != SQ_CELL_RUNNING);
-  SQ_TRY(put_column(s, SQ_C_RUN_WALL, cell, &wall_s));
-  SQ_TRY(put_column(s, SQ_C_RUN_PEAK, cell, &peak));
-  SQ_TRY(put_column(s, SQ_C_RUN_SEGMENT, cell, &segment));
+  SQ_TRY(put_run(s, cell, wall_s));
   if (status == SQ_CELL_WAITING) return clear_cell(s, cell);
   SQ_TRY(put_result(s, cell, reason != NULL ? reason : "", r));
   SQ_TRY(sq_layout_hash(&s->file, cell, (int)status, &h));
   SQ_TRY(put_column(s, SQ_C_CHECKSUM, cell, &h));
+  SQ_TRY(sq_store_sync(s)); /* a crash of the machine leaves no `done` without its data */
   SQ_TRY(put_status(s, cell, status));
 done:
   return st;
@@ -500,7 +548,7 @@ static sq_status mend(const char *path, const sq_store_plan *p, int *segment)
     for (int f = 0; f < s->file.group[g].nfield; ++f)
       SQ_TRY(sq_layout_field(&s->file, &s->file.group[g], f) ? SQ_OK : SQ_ERR_IO);
   for (int i = 0; i < s->file.ncell; ++i) {
-    if (s->status[i] == SQ_CELL_RUNNING) SQ_TRY(clear_cell(s, i));
+    if (s->status[i] == SQ_CELL_RUNNING) SQ_TRY(put_status(s, i, SQ_CELL_WAITING));
     if (s->status[i] > SQ_CELL_RUNNING) SQ_TRY(mend_finished(s, i));
   }
   *segment = used_segments(&s->file);

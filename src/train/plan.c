@@ -111,6 +111,12 @@ sq_status sq_train_settings_read(const sq_config *c, const sq_task_info *info, s
                                : jax         ? SQ_RULE_JAX
                                              : SQ_RULE_TORCH,
                        .complex_rule = s->published ? SQ_COMPLEX_LITERAL : SQ_COMPLEX_CONJ};
+  if (s->published && sq_config_has(c, "model.layer") &&
+      strcmp(sq_config_string(c, "model.layer"), "s5") ==
+          0) { /* its published optimiser is made without them */
+    s->adam.beta1 = 0.9;
+    s->adam.beta2 = 0.999;
+  }
   s->ssm_lr =
       sq_config_has(c, "train.ssm_lr") ? sq_config_real(c, "train.ssm_lr") : sq_config_real(c, "train.lr");
   s->lower_is_better = strcmp(info->metric, "perplexity") == 0;
@@ -193,8 +199,9 @@ static void warn_long_warmup(const sq_config *c, const sq_train_settings *s)
   char text[160];
   if (s->schedule.kind == SQ_SCHEDULE_CONSTANT || s->schedule.warmup <= s->schedule.total) return;
   const int run = epochs ? sq_config_int(c, "train.num_epochs") : (int)s->total;
-  sq_format(text, sizeof text, "%s %d is longer than the run (%d %s): the rate never reaches train.lr", path,
-            sq_config_int(c, path), run, epochs ? "epochs" : "steps");
+  sq_format(text, sizeof text, "%s %d%s is longer than the run (%d %s): the rate never reaches train.lr",
+            path, sq_config_int(c, path), s->schedule.warmup > sq_config_int(c, path) ? " epochs" : "", run,
+            epochs ? "epochs" : "steps");
   if (strcmp(text, last) == 0) return;
   sq_warn("%s", text);
   sq_format(last, sizeof last, "%s", text);

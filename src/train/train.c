@@ -83,10 +83,15 @@ static int stopped(run *r)
   return 1;
 }
 
+/* A stage that was stopped half way is made again by the run that goes on. */
 static sq_status stage(run *r, int k, const sq_real *theta)
 {
   if (r->hooks->stage == NULL) return SQ_OK;
-  return r->hooks->stage(r->hooks->user, k, theta, sq_worker_work(r->worker));
+  const sq_status st = r->hooks->stage(r->hooks->user, k, theta, sq_worker_work(r->worker));
+  if (st != SQ_STOPPED) return st;
+  r->result->outcome = SQ_OUTCOME_STOPPED;
+  r->finished = 1;
+  return SQ_OK;
 }
 
 static sq_status snapshots(run *r)
@@ -95,6 +100,7 @@ static sq_status snapshots(run *r)
   while (r->at.snapshot < r->s.snapshots &&
          r->result->steps >= sq_train_snapshot_step(r->s.total, r->s.snapshots, r->at.snapshot + 1)) {
     SQ_TRY(stage(r, r->at.snapshot + 1, r->mem.theta));
+    if (r->finished) break;
     ++r->at.snapshot;
   }
 done:
@@ -263,6 +269,7 @@ static sq_status train(run *r)
   sq_status st = SQ_OK;
 
   if (!r->at.init_done) SQ_TRY(stage(r, 0, r->mem.theta));
+  if (r->finished) return SQ_OK;
   r->at.init_done = 1;
   SQ_TRY(snapshots(r)); /* more snapshots than steps: some fall on step 0 */
   while (!r->finished) {

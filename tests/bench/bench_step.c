@@ -160,6 +160,54 @@ static void time_steps(bench *b, const options *o, double *loss)
   }
 }
 
+/* Layer 0's mixer alone, times layers and shards: what follows from theta once a batch (kernels, discretised
+ * matrices; S4: kernel generation), and its passes (S4: the convolution). */
+static sq_status time_mixer(const bench *b, const options *o, double part_s[4])
+{
+  enum { RUNS = 3 };
+  const sq_mixer *m = sq_model_mixer(b->model, 0);
+  const sq_mixer_ops *ops = sq_mixer_get(m);
+  const sq_task_info *info = sq_task_describe(b->task);
+  const int B = sq_config_int(b->c, "train.batch_size"), D = sq_model_width(b->model);
+  const size_t nderived = sq_model_nderived(b->model), T = (size_t)info->seq_len;
+  int off[2] = {0, info->seq_len}, id[1] = {0};
+  const sq_rows rows = {.nseq = 1, .nrow = info->seq_len, .off = off, .id = id};
+  sq_arena a = {0}, count = {0};
+  sq_status st;
+  for (int pass = 0; pass < 2; ++pass) {
+    sq_arena *at = pass ? &a : &count;
+    if (pass) SQ_TRY(sq_arena_create(&a, count.used, "mixer"));
+    sq_real *u = SQ_TAKE(at, T * (size_t)D, sq_real), *y = SQ_TAKE(at, T * (size_t)D, sq_real),
+            *du = SQ_TAKE(at, T * (size_t)D, sq_real), *derived = SQ_TAKE(at, nderived, sq_real),
+            *dderived = SQ_TAKE(at, nderived, sq_real);
+    void *tape = sq_arena_take(at, ops->tape_bytes(m), 1),
+         *scratch = sq_arena_take(at, ops->scratch_bytes(m), 1);
+    if (!pass) continue;
+    const sq_pass p = {.rows = &rows, .seq_len = info->seq_len, .derived = derived, .dderived = dderived};
+    for (size_t i = 0; i < T * (size_t)D; ++i) u[i] = (sq_real)sin((double)i);
+    for (int k = 0; k < RUNS; ++k) {
+      double t[5];
+      t[0] = now_s(o);
+      if (ops->derive != NULL) ops->derive(m, b->theta, derived, scratch);
+      t[1] = now_s(o);
+      ops->forward(m, b->theta, &p, u, y, tape, scratch);
+      t[2] = now_s(o);
+      ops->backward(m, b->theta, &p, u, tape, y, du, b->grad, scratch);
+      t[3] = now_s(o);
+      if (ops->derive_back != NULL) ops->derive_back(m, b->theta, derived, dderived, b->grad, scratch);
+      t[4] = now_s(o);
+      const double scale[4] = {1, B, B, 1}; /* sequences of a batch */
+      for (int i = 0; i < 4; ++i) {
+        const double x = scale[i] * sq_model_nlayer(b->model) * (t[i + 1] - t[i]);
+        part_s[i] = k == 0 || x < part_s[i] ? x : part_s[i];
+      }
+    }
+  }
+done:
+  sq_arena_destroy(&a);
+  return st;
+}
+
 static void print(const bench *b, const options *o, const sq_train_plan *p, double loss)
 {
   const sq_blas_info blas = sq_blas_describe();
@@ -193,6 +241,10 @@ int main(int argc, char **argv)
   qsort(b.step_s, (size_t)o.steps, sizeof *b.step_s, ascending);
   qsort(b.batch_s, (size_t)o.steps, sizeof *b.batch_s, ascending);
   print(&b, &o, &p, loss);
+  double part_s[4];
+  SQ_TRY(time_mixer(&b, &o, part_s));
+  printf("derive_ms %.3f\nmixer_forward_ms %.3f\nmixer_backward_ms %.3f\nderive_back_ms %.3f\n",
+         1e3 * part_s[0], 1e3 * part_s[1], 1e3 * part_s[2], 1e3 * part_s[3]);
 done:
   if (st != SQ_OK) fprintf(stderr, "bench-step: %s\n", sq_error_text());
   free(b.theta);

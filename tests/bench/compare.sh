@@ -1,7 +1,7 @@
 #!/bin/sh
 # tests/bench/compare.sh: training steps of this program and of PyTorch, one thread each, in turn on the same machine.
 #
-#   tests/bench/compare.sh [-b BUILD_DIR] [-p PYTHON] [-n STEPS] [-c] [small] [mqar]
+#   tests/bench/compare.sh [-b BUILD_DIR] [-p PYTHON] [-n STEPS] [-c] [-m "softmax s4 ..."] [small] [mqar]
 #
 # PYTHON must import torch; the first of python3 and /usr/bin/python3 that does is taken.  Run it on an
 # idle machine, or with -c, which compares CPU times instead of wall times.
@@ -11,12 +11,14 @@ build=$here/../../build
 python=
 steps=
 clock=wall
-while getopts b:p:n:c option; do
+models='softmax linear norm mamba2 s4 s5 lru'
+while getopts b:p:n:cm: option; do
   case $option in
     b) build=$OPTARG ;;
     p) python=$OPTARG ;;
     n) steps=$OPTARG ;;
     c) clock=cpu ;;
+    m) models=$OPTARG ;;
     *) sed -n 2,8p "$0" >&2; exit 2 ;;
   esac
 done
@@ -44,6 +46,11 @@ value() { sed -n "s/^$1 //p"; }
 # The same models for bench-step; torch_step.py has them built in.
 overrides() {
   case $1 in
+    mamba2) echo '--set model.layer=mamba --set model.conv_dim=4 --set model.expansion=1 --set model.glu=true' \
+                 '--set model.prenorm=true --set model.token_embedding=true' ;;
+    s4 | s5 | lru) echo "--set model.layer=$1 --set model.activation=full_glu --set model.norm=batch --set model.prenorm=false" \
+                        "--set model.input_dim=$2"
+                   if [ "$1" = s5 ]; then echo '--set model.num_blocks=1'; fi ;;
     softmax) ;;
     linear) echo '--set model.attention_fn=lin-attention' ;;
     norm) echo '--set model.attention_fn=norm-attention --set model.norm_fn=softplus --set model.approx_fn=elu' \
@@ -56,11 +63,12 @@ printf '%-6s %-9s %12s %12s %14s %7s %9s %8s\n' shape attention 'this [ms]' 'tor
 for shape in "$@"; do
   n=$steps
   [ -n "$n" ] || case $shape in small) n=20 ;; *) n=3 ;; esac
-  for attention in softmax linear norm; do
+  case $shape in small) vocabulary=256 ;; *) vocabulary=8192 ;; esac
+  for attention in $models; do
     # shellcheck disable=SC2046 # the words of overrides are arguments
-    ours=$("$bench" "$here/$shape.json" --clock "$clock" --steps "$n" $(overrides "$attention"))
-    torch=$("$python" "$here/torch_step.py" --shape "$shape" --attention "$attention" --clock "$clock" --steps "$n")
-    plain=$("$python" "$here/torch_step.py" --shape "$shape" --attention "$attention" --clock "$clock" --steps "$n" --all-positions)
+    ours=$("$bench" "$here/$shape.json" --clock "$clock" --steps "$n" $(overrides "$attention" $vocabulary))
+    torch=$("$python" "$here/torch_step.py" --shape "$shape" --model "$attention" --clock "$clock" --steps "$n")
+    plain=$("$python" "$here/torch_step.py" --shape "$shape" --model "$attention" --clock "$clock" --steps "$n" --all-positions)
     if [ "$(echo "$ours" | value parameters)" != "$(echo "$torch" | value parameters)" ]; then
       echo "compare.sh: $shape $attention: the two models have different numbers of parameters" >&2
       exit 1

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Time of training steps of the same models in PyTorch, as a careful user writes them.
 
-    torch_step.py --shape small|mqar --attention softmax|linear|norm [--steps N] [--threads N] [--all-positions]
-                  [--clock wall|cpu]
+    torch_step.py --shape small|mqar --model softmax|linear|norm|mamba2|s4|s5|lru [--steps N] [--threads N]
+                  [--all-positions] [--clock wall|cpu] [--device cpu|cuda] [--bf16]
 
 Forward, backward, clipping and AdamW; dropout off; the output layer at the labelled positions only, unless
 --all-positions.  Where PyTorch has several ways (fused or masked softmax, chunked or quadratic sums, convolution
-by F.conv1d or by shifted products), each is timed on two steps and the fastest one is used.
+by F.conv1d or by shifted products, recurrences by FFT or by doubling), each is timed on two steps and the fastest one
+is used.
 Prints one "name value" a line.
 """
 import argparse
@@ -85,6 +86,176 @@ class Attention(nn.Module):
         return self.out(y)
 
 
+def causal_conv(conv, x, way):  # (B, T, C): depthwise, four taps
+    length = x.shape[1]
+    if way["conv"] == "conv1d":
+        return conv(x.transpose(1, 2))[..., :length].transpose(1, 2)
+    padded = F.pad(x, (0, 0, 3, 0))
+    weight = conv.weight[:, 0]
+    y = conv.bias + padded[:, :length] * weight[:, 0]
+    for tap in range(1, 4):
+        y = y + padded[:, tap : tap + length] * weight[:, tap]
+    return y
+
+
+class Mamba2(nn.Module):
+    """One head, state as wide as the model; state-space duality in chunks."""
+
+    def __init__(self, width, length, way):
+        super().__init__()
+        self.way, self.width = way, width
+        self.norm = nn.LayerNorm(width)
+        self.in_proj = nn.Linear(width, 3 * width + 1, bias=False)
+        self.conv = nn.Conv1d(3 * width, 3 * width, 4, groups=3 * width, padding=3)
+        self.dt_bias, self.A_log, self.D = (nn.Parameter(torch.zeros(1)) for _ in range(3))
+        self.out_proj = nn.Linear(width, width, bias=False)
+        self.glu = nn.Linear(width, 2 * width)
+        chunk = way["chunk"]
+        self.register_buffer("future", torch.full((chunk, chunk), -math.inf).triu(1))
+
+    def mixer(self, u):
+        batch, length, width = u.shape
+        chunk = self.way["chunk"]
+        z = self.in_proj(u)
+        dt = F.softplus(z[..., -1] + self.dt_bias)
+        x, b, c = F.silu(causal_conv(self.conv, z[..., :-1], self.way)).chunk(3, -1)
+        decay = (-torch.exp(self.A_log) * dt).reshape(batch, length // chunk, chunk)
+        xdt, b4, c4 = (y.reshape(batch, length // chunk, chunk, width) for y in (x * dt[..., None], b, c))
+        total = decay.cumsum(-1)
+        mask = torch.exp(total[..., :, None] - total[..., None, :] + self.future)
+        y = torch.matmul(torch.matmul(c4, b4.transpose(2, 3)) * mask, xdt)
+        if chunk < length:
+            left = torch.exp(total[..., -1:] - total)
+            state = torch.matmul((b4 * left[..., None]).transpose(2, 3), xdt)
+            whole = torch.exp(total[..., -1])[..., None, None]
+            carry, before = torch.zeros_like(state[:, 0]), []
+            for k in range(length // chunk):
+                before.append(carry)
+                carry = whole[:, k] * carry + state[:, k]
+            y = y + torch.exp(total)[..., None] * torch.matmul(c4, torch.stack(before, 1))
+        return self.out_proj(y.reshape(batch, length, width) + self.D * x)
+
+    def forward(self, x):
+        a, gate = self.glu(F.gelu(self.mixer(self.norm(x)))).chunk(2, -1)
+        return x + a * torch.sigmoid(gate)
+
+
+def fft_conv(u, kernel):  # u (B, T, C), kernel (T, C), real
+    length = u.shape[1]
+    spectrum = torch.fft.rfft(u, 2 * length, dim=1) * torch.fft.rfft(kernel, 2 * length, dim=0)
+    return torch.fft.irfft(spectrum, 2 * length, dim=1)[:, :length]
+
+
+class S4(nn.Module):
+    def __init__(self, width, length, way):
+        super().__init__()
+        n = width
+        self.length = length
+        self.lambda_re = nn.Parameter(-0.5 * torch.ones(n, width))
+        self.lambda_im = nn.Parameter(torch.linspace(-n, n, n)[:, None].repeat(1, width))
+        self.P, self.B, self.C = (nn.Parameter(torch.randn(n, width, 2) / math.sqrt(2)) for _ in range(3))
+        self.D = nn.Parameter(torch.ones(1, width))
+        self.log_step = nn.Parameter(torch.full((1, width), math.log(0.01)))
+        self.register_buffer("z", torch.exp(-2j * math.pi * torch.arange(length) / length).to(torch.complex64))
+
+    def kernel(self):
+        lam = torch.complex(self.lambda_re.clamp(max=-1e-4), self.lambda_im)
+        p, b, c = (torch.view_as_complex(x) for x in (self.P, self.B, self.C))
+        z = self.z[:, None, None]
+        weight = 1 / ((2 / torch.exp(self.log_step)) * (1 - z) - lam * (1 + z))  # (L, N, D), without the pole
+
+        def total(v, w):
+            return torch.einsum("lnd,nd->ld", weight, v.conj() * w)
+
+        one = (1 + self.z)[:, None]
+        f = 2 * (total(c, b) - one * total(c, p) * total(p, b) / (1 + one * total(p, p)))
+        return torch.fft.ifft(f, dim=0).real
+
+    def forward(self, u):
+        return fft_conv(u, self.kernel()) + self.D * u
+
+
+class Diagonal(nn.Module):
+    """h_t = lambda h_(t-1) + B u_t, y = Re(C h) + D u: LRU and (half the states) S5."""
+
+    def __init__(self, width, length, way, kind):
+        super().__init__()
+        n = width if kind == "lru" else width // 2
+        self.kind, self.way, self.length = kind, way, length
+        if kind == "lru":
+            self.nu_log, self.theta_log, self.gamma_log = (nn.Parameter(-2 * torch.ones(n)) for _ in range(3))
+        else:
+            self.lambda_re = nn.Parameter(-0.5 * torch.ones(n))
+            self.lambda_im = nn.Parameter(torch.linspace(-n, 0, n))
+            self.log_step = nn.Parameter(torch.full((n, 1), math.log(0.01)))
+        self.B = nn.Parameter(torch.randn(2, n, width) / math.sqrt(width))
+        self.C = nn.Parameter(torch.randn(2, width, n) / math.sqrt(n))
+        self.D = nn.Parameter(torch.ones(width))
+
+    def system(self):
+        b = torch.complex(self.B[0], self.B[1])
+        if self.kind == "lru":
+            return torch.complex(-torch.exp(self.nu_log), torch.exp(self.theta_log)), torch.exp(self.gamma_log)[:, None] * b
+        lam = torch.complex(self.lambda_re, self.lambda_im)
+        z = lam * torch.exp(self.log_step[:, 0])
+        return z, ((torch.exp(z) - 1) / lam)[:, None] * b
+
+    def forward(self, u):
+        log_lambda, b = self.system()
+        length = u.shape[1]
+        h = torch.complex(u @ b.real.T, u @ b.imag.T)
+        if self.way["scan"] == "fft":
+            power = torch.exp(torch.arange(length, device=u.device)[:, None] * log_lambda)
+            h = torch.fft.ifft(
+                torch.fft.fft(h, 2 * length, dim=1) * torch.fft.fft(power, 2 * length, dim=0), dim=1
+            )[:, :length]
+        else:
+            step = 1
+            while step < length:
+                h = h + F.pad(torch.exp(step * log_lambda) * h[:, :-step], (0, 0, step, 0))
+                step *= 2
+        y = h.real @ self.C[0].T - h.imag @ self.C[1].T
+        return (y if self.kind == "lru" else 2 * y) + self.D * u
+
+
+class StateSpaceBlock(nn.Module):
+    """Batch norm behind, full GLU."""
+
+    def __init__(self, width, length, kind, way):
+        super().__init__()
+        self.ssm = S4(width, length, way) if kind == "s4" else Diagonal(width, length, way, kind)
+        self.out = nn.Linear(width, 2 * width)  # out1 and out2 in one product
+        self.norm = nn.BatchNorm1d(width)
+
+    def forward(self, x):
+        g = F.gelu(self.ssm(x), approximate="tanh") if hasattr(torch, "compile") else F.gelu(self.ssm(x))
+        a, gate = self.out(g).chunk(2, -1)
+        y = x + a * torch.sigmoid(gate)
+        return self.norm(y.flatten(0, 1)).view_as(y)
+
+
+class StateSpaceModel(nn.Module):
+    def __init__(self, shape, kind, way):
+        super().__init__()
+        _, length, width, layers, vocabulary, _ = shape
+        self.word = nn.Embedding(vocabulary, width)
+        self.bias = nn.Parameter(torch.zeros(width)) if kind != "mamba2" else None
+        make = (lambda: Mamba2(width, length, way)) if kind == "mamba2" else (
+            lambda: StateSpaceBlock(width, length, kind, way))
+        self.block = nn.ModuleList(make() for _ in range(layers))
+        self.decoder = nn.Linear(width, vocabulary)
+
+    def forward(self, token, where):
+        x = self.word(token)
+        if self.bias is not None:  # the dense encoder on one-hot tokens
+            x = x + self.bias
+        for block in self.block:
+            x = block(x)
+        if where is not None:
+            x = x.flatten(0, 1)[where]
+        return self.decoder(x)
+
+
 class Model(nn.Module):
     def __init__(self, shape, kind, way):
         super().__init__()
@@ -132,25 +303,36 @@ def optimiser(model):
     raise SystemExit("torch_step.py: this PyTorch has no usable AdamW")
 
 
+ATTENTION = ("softmax", "linear", "norm")
+DEVICE, BF16 = "cpu", False
+
+
+def now():
+    if DEVICE != "cpu":
+        torch.cuda.synchronize()
+    return CLOCK()
+
+
 def time_steps(shape, kind, way, steps, everywhere, warm_up=2):
     torch.manual_seed(1)
-    model = Model(shape, kind, way)
+    model = (Model if kind in ATTENTION else StateSpaceModel)(shape, kind, way).to(DEVICE)
     opt = optimiser(model)
     times, loss = [], None
     for k in range(-warm_up, steps):
         token, label = make_batch(shape, k + warm_up)
-        flat = label.flatten()
+        token, flat = token.to(DEVICE), label.flatten().to(DEVICE)
         where = None if everywhere else (flat != -100).nonzero()[:, 0]
-        start = CLOCK()
-        logits = model(token, where)
-        target = flat if everywhere else flat[where]
-        loss = F.cross_entropy(logits.reshape(-1, logits.shape[-1]), target, ignore_index=-100)
+        start = now()
+        with torch.autocast(DEVICE, torch.bfloat16, enabled=BF16):
+            logits = model(token, where)
+            target = flat if everywhere else flat[where]
+            loss = F.cross_entropy(logits.reshape(-1, logits.shape[-1]), target, ignore_index=-100)
         opt.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         opt.step()
         if k >= 0:
-            times.append(CLOCK() - start)
+            times.append(now() - start)
     return times, float(loss.detach()), sum(p.numel() for p in model.parameters())
 
 
@@ -158,8 +340,9 @@ def ways(kind, length):
     softmax = ["masked"] + (["fused"] if hasattr(F, "scaled_dot_product_attention") else [])
     choice = {
         "softmax": softmax if kind == "softmax" else ["masked"],
-        "chunk": [length] + [c for c in (64, 128) if c < length] if kind != "softmax" else [length],
-        "conv": ["conv1d", "shifted"] if kind == "norm" else ["conv1d"],
+        "chunk": [length] + [c for c in (64, 128) if c < length] if kind in ("linear", "norm", "mamba2") else [length],
+        "conv": ["conv1d", "shifted"] if kind in ("norm", "mamba2") else ["conv1d"],
+        "scan": ["fft", "doubling"] if kind in ("lru", "s5") else ["fft"],
     }
     return [dict(zip(choice, v)) for v in itertools.product(*choice.values())]
 
@@ -184,19 +367,24 @@ def sgemm_gflops(n=1024, runs=7):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=SHAPES, default="small")
-    parser.add_argument("--attention", choices=("softmax", "linear", "norm"), default="softmax")
+    parser.add_argument("--model", choices=ATTENTION + ("mamba2", "s4", "s5", "lru"), default="softmax")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--all-positions", action="store_true")
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu: for a busy machine, one thread")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--bf16", action="store_true", help="autocast, and TF32 for what stays in float32")
     a = parser.parse_args()
-    global CLOCK
+    global CLOCK, DEVICE, BF16
+    DEVICE, BF16 = a.device, a.bf16
+    if a.bf16:
+        torch.backends.cuda.matmul.allow_tf32 = True
     if a.clock == "cpu":
         CLOCK = time.process_time
     torch.set_num_threads(a.threads)
     shape = SHAPES[a.shape]
-    way = fastest(shape, a.attention, a.all_positions)
-    times, loss, parameters = time_steps(shape, a.attention, way, a.steps, a.all_positions)
+    way = fastest(shape, a.model, a.all_positions)
+    times, loss, parameters = time_steps(shape, a.model, way, a.steps, a.all_positions)
     print("torch", torch.__version__)
     print("way", " ".join(f"{k}={v}" for k, v in way.items()))
     print("parameters", parameters)

@@ -19,6 +19,20 @@ figure() { # SCRIPT FILE PICTURE
 }
 figure plot_spectra.py swept.h5 spectra.png
 figure plot_training.py swept.h5 training.png
+"$python" - "$SQ_SOURCE/analysis" <<'END' || fail "the training's styles"
+import sys
+sys.path.insert(0, sys.argv[1])
+import plot_training
+styles = plot_training.styles_of({"a": {"x": [], "z": []}, "b": {"y": [], "z": []}})
+assert len(set(styles.values())) == 3 and sorted(styles) == ["x", "y", "z"], styles
+for steps, low in (([20], 0), ([1], 0), ([100, 200, 900], None)):
+    ax = plot_training.plt.subplots()[1]
+    ax.plot(steps, [1.0] * len(steps), marker="o")
+    plot_training.step_axis(ax, {"x": [(plot_training.np.array(steps), None, None)]})
+    ticks = ax.get_xticks()
+    assert all(float(t).is_integer() for t in ticks), (steps, ticks)
+    assert low is None or ax.get_xlim()[0] == low, ax.get_xlim()
+END
 figure plot_spectra.py alone.h5 spectra.png
 expect 1 -- "$python" "$SQ_SOURCE/analysis/plot_training.py" alone.h5
 grep -q 'no evaluation yet' err.txt || fail "plot_training of a file without evaluations: $(cat err.txt)"
@@ -53,6 +67,24 @@ with h5py.File("lti.h5") as f:
             assert len(points) == 16 and np.all(np.abs(points) < 1), points
     assert not np.array_equal(*planes[0].layers[0]), "training has not moved them"
     assert plot_spectra.limits_of(planes) == 1.08
+    # marks: of the stage and layer in any seed, for the bars and, together, for the plane
+    block = next(b for b in plot_spectra.tasks_of(f, "dsf")["mqar"] if b.name == "lru")
+    assert block.null is None, "uniform attention beside a time-invariant layer"
+    assert len(block.marked) == len(block.bars) == 4
+    marked = f["spectra/mqar/lru/dsf/percent_radius_marked"]
+    some = marked[:]
+    some[:] = 0
+    some[1, -1, 1, 0, 3] = 1
+    group = {plot_spectra.MARKED: some}
+    for stage in (0, -1):
+        for layer in (0, 1):
+            got = plot_spectra.marks_of(group, [0, 1], stage, layer)
+            assert list(got) == [stage == -1 and layer == 1 and b == 3 for b in range(7)], (stage, layer, got)
+    assert not plot_spectra.marks_of({}, [0, 1], 0, 0).any(), "marks of a layer that changes with time"
+    hatched = plot_spectra.plt.subplots()[1]
+    plot_spectra.draw_bar(hatched, 0, [10, 20, 30, 40, 0, 0, 0], np.arange(7) == 3, False)
+    assert [p.get_width() for p in hatched.patches if p.get_hatch()] == [40], "hatched parts"
+    assert [t.get_text() for t in hatched.texts] == ["10", "20", "30", "40*"], hatched.texts
 END
 
 "$python" - "$SQ_SOURCE/analysis" <<'END' || fail "the bars"

@@ -31,7 +31,19 @@ for m in dense secular auto; do
   done
 done
 expect 0 -- "$program" operator transition "$config" $small --method secular --out again.h5
-grep -q 'certified 120 of 120' out.txt || fail "not all certified: $(cat out.txt)"
+grep -q 'certified 120 of 120, as eigenvalues of the stored (rounded) parameters' out.txt || fail "not all certified: $(cat out.txt)"
+grep -q 'LAPACK' out.txt && fail "--method secular ran another method: $(cat out.txt)"
+
+# auto is the certified method from 32 states on, with LAPACK beside it; a share that one rounding changes is marked.
+expect 0 -- "$program" operator transition "$config" $small --method auto --out auto.h5
+grep -q 'certified 120 of 120' out.txt && grep -q 'LAPACK .*on the first matrix: largest backward error [0-9.]*e-1[4-7]' out.txt ||
+  fail "auto: $(cat out.txt)"
+grep -q '%\*' out.txt && grep -q '\* one rounding' out.txt && grep -q 'smallest .*median' out.txt || fail "no share is marked: $(cat out.txt)"
+for d in condition sensitivity; do h5ls auto.h5/operators/transition/mqar-s4/layer0 | grep -q "^$d .*{3, 40}" || fail "no $d"; done
+h5dump -a /operators/transition/mqar-s4/layer0/certified/long_name auto.h5 | grep -q 'as stored' || fail "what certified is about"
+expect 0 -- "$program" operator transition "$config" $small --set model.state_dim=16 --out little.h5
+grep -q 'method dense' out.txt || fail "16 states: $(cat out.txt)"
+grep -q '\* one rounding' out.txt || [ "$(grep -c '%\*' out.txt)" = 0 ] || fail "marks without their meaning"
 
 # ---- every method finds the same values, to their condition: each value of one has a partner in the other.  The
 # matrices of this size have eigenvalues of condition up to 1e7: backward errors of 1e-15 allow 1e-8.
@@ -68,6 +80,24 @@ fi
 expect 0 -- ranks 2 "$program" operator transition "$SQ_SOURCE/configs/quickstart/mqar-lru.json" --out lru.h5
 grep -q 'the matrix is diagonal' out.txt || fail "a diagonal layer: $(cat out.txt)"
 
+# ---- a grid with models that change with time: these are skipped, each with one note, before anything is computed
+cat >mixed.json <<J
+{"name":"mixed","base":["$SQ_SOURCE/configs/quickstart/mqar-softmax.json","$SQ_SOURCE/configs/quickstart/mqar-lru.json"],"sweep":{"seed":[1,2]}}
+J
+expect 0 -- ranks 2 "$program" operator transition mixed.json --out mixed.h5
+[ "$(grep -c 'skipped: .*sm-attention.*another transition at every step' err.txt)" = 1 ] || fail "not one note: $(cat err.txt)"
+[ "$(grep -c 'the matrix is diagonal' out.txt)" -ge 2 ] || fail "the others were not done: $(cat out.txt)"
+
+# ---- a signal leaves nothing behind
+"$program" operator transition "$config" --set model.state_dim=2048 --set model.hidden_dim=4 --out term.h5 >out.txt 2>err.txt &
+pid=$!
+for _ in $(seq 100); do [ -e term.h5.tmp.$pid ] && break; sleep 0.1; done
+[ -e term.h5.tmp.$pid ] || fail "no file while it works"
+kill -TERM $pid
+wait $pid
+[ $? = 143 ] || fail "SIGTERM was not what ended it"
+[ -z "$(ls ./term.h5* 2>/dev/null)" ] || fail "SIGTERM left $(ls ./term.h5*)"
+
 # ---- files
 expect 2 'dense-1.h5 exists' -- ranks 2 "$program" operator transition "$config" $small --out dense-1.h5
 echo text >text.h5
@@ -82,6 +112,25 @@ expect 0 -- ranks 2 "$program" operator transition "$config" $run --weights trai
 h5ls -r trained.h5 | grep -q '/operators/transition/mqar-s4/layer0/lambda' || fail "the group was not added"
 h5diff trained.h5 before.h5 /cells /cells >/dev/null || fail "/cells changed"
 "$program" status trained.h5 >/dev/null || fail "the file is no results file any more"
+
+# values that are not finite: never certified, stored, exit status 1
+cp before.h5 wild.h5
+if "$(command -v python3)" - <<'P'
+import sys
+try:
+    import h5py
+except ImportError:
+    sys.exit(1)
+found = []
+with h5py.File("wild.h5", "r+") as f:
+    f["weights"].visititems(lambda name, x: found.append(x) if name.endswith("log_step") else None)
+    found[0][0, 0] = 1000
+P
+then
+  expect 1 'eigenvalues are not finite, or have a backward error above 1e-10' -- \
+    ranks 2 "$program" operator transition "$config" $run --weights wild.h5 --out wild-values.h5
+  [ -e wild-values.h5 ] || fail "the values were not written"
+fi
 expect 2 'already has /operators/transition' -- ranks 2 "$program" operator transition "$config" $run --weights trained.h5 --out trained.h5
 expect 2 'being written by' -- bash -c 'printf "host elsewhere\npid 1\nstarted now\n" >trained.h5.lock; exec "$@"' x \
   "$program" operator transition "$config" $run --out trained.h5

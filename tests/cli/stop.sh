@@ -82,6 +82,7 @@ same_numbers whole.h5 killed.h5
 "$s" run tiny.json --out gone.h5 --quiet --set train.total_steps=1000000 2>gone.txt &
 pid=$!
 for _ in $(seq 300); do [ -e gone.h5 ] && break; sleep 0.1; done
+sleep 2 # the name is there before the ranks have opened the file
 rm gone.h5
 wait $pid
 got=$?
