@@ -387,11 +387,11 @@ sq_status sq_app_run(int argc, char **argv)
   SQ_TRY(file_open(&r));
   announce(&r);
   st = grid_run(&r);
-  if (st == SQ_STOPPED)
+  if (st == SQ_STOPPED || st == SQ_ERR_IO) /* a cell that ends may be the first to miss the file */
     st = sq_app_agree(
         r.file_gone
             ? sq_fail(SQ_ERR_IO, "%s was removed or replaced during the run: its results are lost", r.path)
-            : SQ_STOPPED);
+            : st);
   const sq_status closed = sq_app_agree(sq_store_close(&r.store));
   if (st == SQ_OK || st == SQ_STOPPED) {
     if (closed != SQ_OK)
