@@ -26,6 +26,7 @@
 
 #include <string.h>
 
+#include "mixer_impl.h"
 #include "sq/linalg.h"
 #include "sq/simd.h"
 
@@ -77,29 +78,6 @@ double sq_ssd_flops(int chunk, int T, int H, int hd, int N)
 }
 
 /* ---- elementwise ------------------------------------------------------------------------------------- */
-
-/* Sixteen partial sums: compilers may not reorder a plain sum, so only this form is vectorised. */
-static inline sq_real lane_dot(int n, const sq_real *restrict a, const sq_real *restrict b)
-{
-  sq_real lane[16] = {0}, sum = 0;
-  int j = 0;
-  for (; j + 16 <= n; j += 16)
-    for (int l = 0; l < 16; ++l) lane[l] += a[j + l] * b[j + l];
-  for (int l = 0; l < 16; ++l) sum += lane[l];
-  for (; j < n; ++j) sum += a[j] * b[j];
-  return sum;
-}
-
-static inline sq_real lane_sum(int n, const sq_real *a)
-{
-  sq_real lane[16] = {0}, sum = 0;
-  int j = 0;
-  for (; j + 16 <= n; j += 16)
-    for (int l = 0; l < 16; ++l) lane[l] += a[j + l];
-  for (int l = 0; l < 16; ++l) sum += lane[l];
-  for (; j < n; ++j) sum += a[j];
-  return sum;
-}
 
 static void running_products(int n, int H, const sq_real *lambda, sq_real *since, sq_real *until)
 {
@@ -172,14 +150,14 @@ static SQ_CLONES void head_dots(int n, int H, int hd, const sq_real *x, const sq
                                 sq_real *dots)
 {
   for (int i = 0; i < n; ++i, z += ldz)
-    for (int h = 0; h < H; ++h, x += hd) *dots++ = lane_dot(hd, x, z + h * hd);
+    for (int h = 0; h < H; ++h, x += hd) *dots++ = sq_lane_dot(hd, x, z + h * hd);
 }
 
 /* <A,B> over one head's columns of two (N,E) arrays */
 static SQ_CLONES double state_dot(int N, int E, int hd, const sq_real *A, const sq_real *B)
 {
   double sum = 0;
-  for (int i = 0; i < N; ++i, A += E, B += E) sum += (double)lane_dot(hd, A, B);
+  for (int i = 0; i < N; ++i, A += E, B += E) sum += (double)sq_lane_dot(hd, A, B);
   return sum;
 }
 
@@ -188,7 +166,7 @@ static SQ_CLONES void add_rows(int n, int N, const sq_real *restrict U, const sq
                                sq_real *restrict dC, int ldc, int add, sq_real *dots, int H)
 {
   for (int i = 0; i < n; ++i, U += N, C += ldc, dC += ldc) {
-    dots[(size_t)i * (size_t)H] = lane_dot(N, U, C);
+    dots[(size_t)i * (size_t)H] = sq_lane_dot(N, U, C);
     if (add)
       for (int j = 0; j < N; ++j) dC[j] += U[j];
     else
@@ -214,7 +192,7 @@ static SQ_CLONES void log_decay_gradient(int n, int H, const sq_real *restrict G
       column[j] += e * g[j];
     }
     if (from_before) before += from_before[(size_t)i * (size_t)H];
-    dlog[(size_t)i * (size_t)H] = before + lane_sum(i, column);
+    dlog[(size_t)i * (size_t)H] = before + sq_lane_sum(i, column);
   }
 }
 
@@ -229,8 +207,8 @@ static SQ_CLONES void finish_inputs(const sq_ssd *s, const sq_ssd_grad *g, int a
       const sq_real *x = s->x + at, *dy = g->dy + (size_t)i * (size_t)g->ldy + h * hd;
       const sq_real gain = s->gain ? s->gain[k] : 1, d = s->skip[h];
       sq_real *restrict dx = g->dx + at;
-      g->dskip[h] += (double)lane_dot(hd, dy, x);
-      if (s->gain) g->dgain[k] = lane_dot(hd, dxg, x);
+      g->dskip[h] += (double)sq_lane_dot(hd, dy, x);
+      if (s->gain) g->dgain[k] = sq_lane_dot(hd, dxg, x);
       for (int j = 0; j < hd; ++j) dx[j] = gain * dxg[j] + d * dy[j];
     }
 }

@@ -64,57 +64,13 @@ static sq_status check_dims(const sq_config *c, const sq_model_dims *d)
 
 /* ---- parameters -------------------------------------------------------------------------------------- */
 
-static sq_status note_rules(mamba *m, mamba_rule rule)
-{
-  const int n = m->base.params.n;
-  mamba_rule *r = realloc(m->rule, (size_t)n * sizeof *r);
-
-  if (r == NULL) return sq_fail(SQ_ERR_MEMORY, "no memory for the list of %d tensors", n);
-  m->rule = r;
-  for (; m->nrule < n; ++m->nrule) r[m->nrule] = rule;
-  return SQ_OK;
-}
-
-static sq_status add_tensor(mamba *m, size_t *place, const char *prefix, const char *name, int ndim, int rows,
-                            int columns, mamba_rule rule)
-{
-  *place = sq_param_add(&m->base.params, 0, ndim, (const int[2]){rows, columns}, "%s.%s", prefix, name);
-  return note_rules(m, rule);
-}
-
-/* weight and bias uniform in +-1/sqrt(in). */
-static sq_status add_linear(mamba *m, mamba_linear *l, const char *prefix, int in, int out)
-{
-  const mamba_rule rule = {.kind = MAMBA_UNIFORM, .value = 1 / sqrt((double)in)};
-  sq_status st;
-
-  *l = (mamba_linear){.in = in, .out = out};
-  SQ_TRY(add_tensor(m, &l->weight, prefix, "weight", 2, out, in, rule));
-  SQ_TRY(add_tensor(m, &l->bias, prefix, "bias", 1, out, 1, rule));
-done:
-  return st;
-}
-
-static sq_status add_norm(mamba *m, mamba_block *b, const char *prefix)
-{
-  const int D = m->base.width;
-  sq_status st;
-
-  SQ_TRY(add_tensor(m, &b->norm_weight, prefix, "weight", 1, D, 1,
-                    (mamba_rule){.kind = MAMBA_CONSTANT, .value = 1}));
-  SQ_TRY(add_tensor(m, &b->norm_bias, prefix, "bias", 1, D, 1,
-                    (mamba_rule){.kind = MAMBA_CONSTANT, .value = 0}));
-done:
-  return st;
-}
-
 static sq_status add_encoder(mamba *m)
 {
   const int D = m->base.width;
 
-  if (m->vocab == 0) return add_linear(m, &m->input, "encoder", m->input_dim, D);
-  return add_tensor(m, &m->word, "encoder", "word_embeddings.weight", 2, m->vocab, D,
-                    (mamba_rule){.kind = MAMBA_NORMAL, .value = 1});
+  if (m->vocab == 0) return sq_model_add_linear(&m->base, &m->input, "encoder", m->input_dim, D, 1);
+  return sq_model_add_tensor(&m->base, &m->word, "encoder", "word_embeddings.weight", 2, m->vocab, D,
+                             (sq_init_rule){.kind = SQ_INIT_NORMAL, .value = 1});
 }
 
 static sq_status add_block(mamba *m, int i)
@@ -124,34 +80,13 @@ static sq_status add_block(mamba *m, int i)
   sq_status st;
 
   sq_format(name, sizeof name, "blocks.%d.mamba", i);
-  b->first_param = m->base.params.n;
-  sq_mixer_get(m->base.mixer[i])->params(m->base.mixer[i], name, &m->base.params);
-  b->last_param = m->base.params.n;
-  SQ_TRY(note_rules(m, (mamba_rule){.kind = MAMBA_MIXER, .layer = i}));
+  SQ_TRY(sq_model_add_mixer(&m->base, i, name));
   sq_format(name, sizeof name, "blocks.%d.glu.linear", i);
-  if (m->glu) SQ_TRY(add_linear(m, &b->glu, name, m->base.width, 2 * m->base.width));
+  if (m->glu) SQ_TRY(sq_model_add_linear(&m->base, &b->glu, name, m->base.width, 2 * m->base.width, 1));
   sq_format(name, sizeof name, "blocks.%d.norm", i);
-  SQ_TRY(add_norm(m, b, name));
+  SQ_TRY(sq_model_add_norm(&m->base, &b->norm_weight, &b->norm_bias, name));
 done:
   return st;
-}
-
-static void mamba_init(const sq_model *model, const sq_param *p, sq_rng *rng, sq_real *theta)
-{
-  const mamba *m = (const mamba *)(const void *)model;
-  const mamba_rule rule = m->rule[p - model->params.v];
-  sq_real *x = theta + p->offset;
-
-  switch (rule.kind) {
-  case MAMBA_UNIFORM: sq_nn_init_uniform(rng, rule.value, p->count, x); break;
-  case MAMBA_NORMAL: sq_nn_init_normal(rng, rule.value, p->count, x); break;
-  case MAMBA_CONSTANT: sq_nn_init_constant(rule.value, p->count, x); break;
-  case MAMBA_MIXER: {
-    const sq_mixer *mixer = model->mixer[rule.layer];
-    sq_mixer_get(mixer)->init(mixer, p, rng, theta);
-    break;
-  }
-  }
 }
 
 /* ---- creation ---------------------------------------------------------------------------------------- */
@@ -160,19 +95,13 @@ static void mamba_destroy(sq_model *model)
 {
   mamba *m = (mamba *)(void *)model;
 
-  for (int i = 0; model->mixer != NULL && i < model->nlayer; ++i)
-    if (model->mixer[i] != NULL) sq_mixer_get(model->mixer[i])->destroy(model->mixer[i]);
-  free(model->mixer);
   free(m->block);
-  free(m->rule);
-  sq_param_clear(&model->params);
+  sq_model_release(model);
   free(m);
 }
 
 static void read_config(const sq_config *c, mamba *m)
 {
-  const sq_model_dims d = m->base.dims;
-
   m->base.width = sq_config_int(c, "model.hidden_dim");
   m->base.nlayer = sq_config_int(c, "model.num_layers");
   m->base.output_dim = sq_config_int(c, "model.output_dim");
@@ -182,50 +111,32 @@ static void read_config(const sq_config *c, mamba *m)
   m->prenorm = sq_config_bool(c, "model.prenorm");
   m->dropout = sq_config_real(c, "model.dropout");
   m->pooling = pooling_of(c);
-  m->max_head_rows = m->pooling != SQ_POOL_NONE ? d.max_seqs : d.all_logits ? d.max_rows : d.max_labels;
-  if (m->pooling == SQ_POOL_NONE && m->max_head_rows > d.max_rows) m->max_head_rows = d.max_rows;
-  if (m->max_head_rows < 1) m->max_head_rows = 1;
+  m->max_head_rows = sq_model_head_rows(&m->base.dims, m->pooling);
 }
 
 extern const sq_backbone_ops sq_backbone_mamba;
 
-static sq_status create_mixers(const sq_config *c, mamba *m)
-{
-  const char *name = sq_config_bool(c, "model.pseudoLTI") ? "mamba2-lti" : "mamba2";
-  const sq_mixer_ops *ops = sq_mixer_find(name);
-  const sq_model_dims d = m->base.dims;
-  sq_status st = SQ_OK;
-
-  SQ_ASSERT(ops != NULL);
-  for (int i = 0; i < m->base.nlayer; ++i) {
-    const sq_mixer_dims dims = {
-        .D = m->base.width, .seq_len = d.seq_len, .max_rows = d.max_rows, .site = 16 * (i + 1)};
-    SQ_TRY(ops->create(c, dims, &m->base.mixer[i]));
-  }
-done:
-  return st;
-}
-
 static sq_status mamba_create(const sq_config *c, sq_model_dims d, sq_model **out)
 {
+  const sq_mixer_ops *ops = sq_mixer_find(sq_config_bool(c, "model.pseudoLTI") ? "mamba2-lti" : "mamba2");
   mamba *m = NULL;
   sq_arena count = {0};
   mamba_work w;
   sq_status st;
 
+  SQ_ASSERT(ops != NULL);
   SQ_TRY(check_dims(c, &d));
   m = sq_calloc(1, sizeof *m, "the model");
   SQ_TRY(m == NULL ? SQ_ERR_MEMORY : SQ_OK);
   m->base.ops = &sq_backbone_mamba;
   m->base.dims = d;
   read_config(c, m);
-  m->base.mixer = sq_calloc((size_t)m->base.nlayer, sizeof *m->base.mixer, "the model's layers");
   m->block = sq_calloc((size_t)m->base.nlayer, sizeof *m->block, "the model's layers");
-  SQ_TRY(m->base.mixer == NULL || m->block == NULL ? SQ_ERR_MEMORY : SQ_OK);
-  SQ_TRY(create_mixers(c, m));
+  SQ_TRY(m->block == NULL ? SQ_ERR_MEMORY : SQ_OK);
+  SQ_TRY(sq_model_create_mixers(c, ops, &m->base));
   SQ_TRY(add_encoder(m));
   for (int i = 0; i < m->base.nlayer; ++i) SQ_TRY(add_block(m, i));
-  SQ_TRY(add_linear(m, &m->decoder, "decoder", m->base.width, m->base.output_dim));
+  SQ_TRY(sq_model_add_linear(&m->base, &m->decoder, "decoder", m->base.width, m->base.output_dim, 1));
   sq_mamba_take(m, &count, &w);
   m->base.work_bytes = count.used;
 done:
@@ -310,7 +221,6 @@ const sq_backbone_ops sq_backbone_mamba = {
     .keys = &keyset,
     .create = mamba_create,
     .destroy = mamba_destroy,
-    .init = mamba_init,
     .flops = mamba_flops,
     .run = sq_mamba_run,
     .logits = sq_mamba_logits,

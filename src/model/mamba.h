@@ -13,21 +13,9 @@
 #include "model_impl.h"
 
 typedef struct {
-  size_t weight, bias; /* places in theta */
-  int in, out;
-} mamba_linear;
-
-typedef struct {
-  int first_param, last_param; /* the mixer's tensors: first .. last-1 */
-  mamba_linear glu;
+  sq_linear_place glu;
   size_t norm_weight, norm_bias;
 } mamba_block;
-
-typedef struct {
-  enum { MAMBA_UNIFORM, MAMBA_NORMAL, MAMBA_CONSTANT, MAMBA_MIXER } kind;
-  double value; /* bound, standard deviation, constant */
-  int layer;    /* of MAMBA_MIXER */
-} mamba_rule;
 
 typedef struct {
   sq_model base;
@@ -37,10 +25,8 @@ typedef struct {
   int max_head_rows;
   double dropout;
   size_t word;
-  mamba_linear input, decoder;
+  sq_linear_place input, decoder;
   mamba_block *block; /* (nlayer) */
-  mamba_rule *rule;   /* (params.n) */
-  int nrule;
 } mamba;
 
 /* Activations of one layer that backward needs or an analysis may want; the rest is recomputed. */

@@ -37,13 +37,13 @@ static size_t elements(const pass *s)
   return (size_t)s->R * (size_t)s->D;
 }
 
-static void linear(const pass *s, const mamba_linear *l, int rows, const sq_real *x, sq_real *y)
+static void linear(const pass *s, const sq_linear_place *l, int rows, const sq_real *x, sq_real *y)
 {
   sq_nn_linear(rows, l->in, l->out, x, l->in, s->theta + l->weight, s->theta + l->bias, y, l->out);
 }
 
-static void linear_back(const pass *s, const mamba_linear *l, int rows, const sq_real *x, const sq_real *dy,
-                        sq_real *dx)
+static void linear_back(const pass *s, const sq_linear_place *l, int rows, const sq_real *x,
+                        const sq_real *dy, sq_real *dx)
 {
   sq_nn_linear_back(rows, l->in, l->out, x, l->in, s->theta + l->weight, dy, l->out, dx, l->in, 0,
                     s->dtheta + l->weight, s->dtheta + l->bias);
@@ -203,7 +203,7 @@ static int head_gather(pass *s)
 /* Loss of n outputs; with a gradient also dL/d(hx) in dhx. */
 static void head_loss(pass *s, int n, const int32_t *label, double scale, sq_tally *tally)
 {
-  const mamba_linear *l = &s->m->decoder;
+  const sq_linear_place *l = &s->m->decoder;
   const int grad = s->dtheta != NULL;
 
   sq_nn_xent_head(n, l->in, l->out, s->w.hx, s->theta + l->weight, s->theta + l->bias, label, scale,

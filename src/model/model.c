@@ -115,13 +115,28 @@ const sq_param_list *sq_model_params(const sq_model *m)
   return &m->params;
 }
 
+static void init_tensor(const sq_model *m, int k, sq_rng *rng, sq_real *theta)
+{
+  const sq_param *p = &m->params.v[k];
+  const sq_init_rule rule = m->rule[k];
+  sq_real *x = theta + p->offset;
+
+  switch (rule.kind) {
+  case SQ_INIT_UNIFORM: sq_nn_init_uniform(rng, rule.value, p->count, x); break;
+  case SQ_INIT_NORMAL: sq_nn_init_normal(rng, rule.value, p->count, x); break;
+  case SQ_INIT_CONSTANT: sq_nn_init_constant(rule.value, p->count, x); break;
+  case SQ_INIT_LECUN: sq_nn_init_lecun_normal(rng, rule.value, p->count, x); break;
+  case SQ_INIT_MIXER: sq_mixer_get(m->mixer[rule.layer])->init(m->mixer[rule.layer], p, rng, theta); break;
+  }
+}
+
 void sq_model_init(const sq_model *m, uint64_t seed, sq_real *theta)
 {
   memset(theta, 0, m->params.total * sizeof *theta);
   for (int k = 0; k < m->params.n; ++k) {
     sq_rng rng;
     sq_rng_init(&rng, seed, SQ_STREAM_INIT, (uint64_t)k);
-    m->ops->init(m, &m->params.v[k], &rng, theta);
+    init_tensor(m, k, &rng, theta);
   }
 }
 

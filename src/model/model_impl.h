@@ -4,13 +4,18 @@
 #include "sq/base.h"
 #include "sq/model.h"
 
+/* How a tensor starts: the backbones' lists of tensors say it, sq_model_init() does it. */
+typedef struct {
+  enum { SQ_INIT_UNIFORM, SQ_INIT_NORMAL, SQ_INIT_CONSTANT, SQ_INIT_LECUN, SQ_INIT_MIXER } kind;
+  double value; /* bound, standard deviation, constant, fan-in */
+  int layer;    /* of SQ_INIT_MIXER: whose mixer starts it */
+} sq_init_rule;
+
 typedef struct {
   const char *name; /* value of model.layer; "ssm": the names of the mixers of this backbone are the values */
   const sq_keyset *keys; /* owner "model.layer=<name>"; of "ssm": "model.layer=<mixer>|<mixer>..." */
   sq_status (*create)(const sq_config *c, sq_model_dims d, sq_model **m);
   void (*destroy)(sq_model *m);
-  /* Initialises tensor p from its own stream; theta is zero before. */
-  void (*init)(const sq_model *m, const sq_param *p, sq_rng *rng, sq_real *theta);
   double (*flops)(const sq_model *m, int nseq, const int *len, long nlabel);
   /* As sq_model_segment(); work: the shard's.  p->rows is the shard's. */
   void (*run)(const sq_model *m, const sq_real *theta, const sq_batch *shard, const sq_pass *p, double scale,
@@ -32,6 +37,33 @@ struct sq_model { /* first member of every backbone's struct */
   int log_probabilities; /* what logits() gives; set by create */
   size_t work_bytes;     /* of a shard, set by create */
   sq_mixer **mixer;      /* (nlayer) */
-  int nsync, nsum;       /* set by create; 0: sequences do not see each other */
-  size_t nderived;       /* set by sq_model_create() with the mixers' derived_at */
+  sq_init_rule *rule;    /* (nrule) of params, in their order */
+  int nrule;
+  int nsync, nsum; /* set by create; 0: sequences do not see each other */
+  size_t nderived; /* set by sq_model_create() with the mixers' derived_at */
 };
+
+/* ---- build.c: what the backbones' create and destroy share -------------------------------------------- */
+#define SQ_NOWHERE ((size_t)-1)
+typedef struct {
+  size_t weight, bias; /* places in theta; SQ_NOWHERE: absent */
+  int in, out;
+} sq_linear_place;
+
+/* The rule of every tensor that has none yet.  SQ_ERR_MEMORY. */
+sq_status sq_model_note_rules(sq_model *m, sq_init_rule rule);
+/* Tensor "<prefix>.<name>" (rows, columns), or (rows) if ndim is 1. */
+sq_status sq_model_add_tensor(sq_model *m, size_t *place, const char *prefix, const char *name, int ndim,
+                              int rows, int columns, sq_init_rule rule);
+/* weight and bias uniform in +-1/sqrt(in). */
+sq_status sq_model_add_linear(sq_model *m, sq_linear_place *l, const char *prefix, int in, int out, int bias);
+/* LayerNorm of the model's width: weight 1, bias 0. */
+sq_status sq_model_add_norm(sq_model *m, size_t *weight, size_t *bias, const char *prefix);
+/* One mixer a layer; m->width, nlayer and dims are set. */
+sq_status sq_model_create_mixers(const sq_config *c, const sq_mixer_ops *ops, sq_model *m);
+/* Tensors of layer's mixer, "<prefix>.<...>". */
+sq_status sq_model_add_mixer(sq_model *m, int layer, const char *prefix);
+/* Most rows that the head works on at a time. */
+int sq_model_head_rows(const sq_model_dims *d, sq_pooling pooling);
+/* Mixers, parameters and rules; not m itself. */
+void sq_model_release(sq_model *m);

@@ -76,17 +76,6 @@ static sq_status check_dims(const sq_config *c, const sq_model_dims *d)
 
 /* ---- parameters ------------------------------------------------------------------------------------------
  */
-static sq_status note_rules(ssm *m, ssm_rule rule)
-{
-  const int n = m->base.params.n;
-  ssm_rule *r = realloc(m->rule, (size_t)n * sizeof *r);
-
-  if (r == NULL) return sq_fail(SQ_ERR_MEMORY, "no memory for the list of %d tensors", n);
-  m->rule = r;
-  for (; m->nrule < n; ++m->nrule) r[m->nrule] = rule;
-  return SQ_OK;
-}
-
 /* kernel lecun_normal, bias 0. */
 static sq_status add_dense(ssm *m, dense_place *l, const char *prefix, int in, int out)
 {
@@ -94,9 +83,9 @@ static sq_status add_dense(ssm *m, dense_place *l, const char *prefix, int in, i
 
   *l = (dense_place){.in = in, .out = out};
   l->kernel = sq_param_add(&m->base.params, 0, 2, (const int[2]){in, out}, "%s.kernel", prefix);
-  SQ_TRY(note_rules(m, (ssm_rule){.kind = SSM_INIT_LECUN, .value = in}));
+  SQ_TRY(sq_model_note_rules(&m->base, (sq_init_rule){.kind = SQ_INIT_LECUN, .value = in}));
   l->bias = sq_param_add(&m->base.params, 0, 1, &out, "%s.bias", prefix);
-  SQ_TRY(note_rules(m, (ssm_rule){.kind = SSM_INIT_CONSTANT, .value = 0}));
+  SQ_TRY(sq_model_note_rules(&m->base, (sq_init_rule){.kind = SQ_INIT_CONSTANT, .value = 0}));
 done:
   return st;
 }
@@ -105,7 +94,7 @@ static sq_status add_vector(ssm *m, size_t *place, unsigned flags, int layer, co
 {
   *place =
       sq_param_add(&m->base.params, flags, 1, &m->base.width, "encoder.layers_%d.normalize.%s", layer, name);
-  return note_rules(m, (ssm_rule){.kind = SSM_INIT_CONSTANT, .value = value});
+  return sq_model_note_rules(&m->base, (sq_init_rule){.kind = SQ_INIT_CONSTANT, .value = value});
 }
 
 /* The scale is first: ssm_ranges() relies on it. */
@@ -130,8 +119,7 @@ static sq_status add_body(ssm *m, int i)
   sq_status st;
 
   sq_format(name, sizeof name, "encoder.layers_%d.seq", i);
-  sq_mixer_get(m->base.mixer[i])->params(m->base.mixer[i], name, &m->base.params);
-  SQ_TRY(note_rules(m, (ssm_rule){.kind = SSM_INIT_MIXER, .layer = i}));
+  SQ_TRY(sq_model_add_mixer(&m->base, i, name));
   sq_format(name, sizeof name, "encoder.layers_%d.out1", i);
   if (m->gate == GATE_FULL) SQ_TRY(add_dense(m, &m->layer[i].out1, name, D, D));
   sq_format(name, sizeof name, "encoder.layers_%d.out2", i);
@@ -153,23 +141,6 @@ static sq_status add_params(ssm *m, int input_dim)
   SQ_TRY(add_dense(m, &m->decoder, "decoder", m->base.width, m->base.output_dim));
 done:
   return st;
-}
-
-static void ssm_init(const sq_model *model, const sq_param *p, sq_rng *rng, sq_real *theta)
-{
-  const ssm *m = (const ssm *)(const void *)model;
-  const ssm_rule rule = m->rule[p - model->params.v];
-  sq_real *x = theta + p->offset;
-
-  switch (rule.kind) {
-  case SSM_INIT_LECUN: sq_nn_init_lecun_normal(rng, rule.value, p->count, x); break;
-  case SSM_INIT_CONSTANT: sq_nn_init_constant(rule.value, p->count, x); break;
-  case SSM_INIT_MIXER: {
-    const sq_mixer *mixer = model->mixer[rule.layer];
-    sq_mixer_get(mixer)->init(mixer, p, rng, theta);
-    break;
-  }
-  }
 }
 
 /* ---- segments --------------------------------------------------------------------------------------------
@@ -211,12 +182,8 @@ static void ssm_destroy(sq_model *model)
 {
   ssm *m = (ssm *)(void *)model;
 
-  for (int i = 0; model->mixer != NULL && i < model->nlayer; ++i)
-    if (model->mixer[i] != NULL) sq_mixer_get(model->mixer[i])->destroy(model->mixer[i]);
-  free(model->mixer);
   free(m->layer);
-  free(m->rule);
-  sq_param_clear(&model->params);
+  sq_model_release(model);
   free(m);
 }
 
@@ -259,14 +226,9 @@ static sq_status ssm_create(const sq_config *c, sq_model_dims d, sq_model **out)
   m->base.ops = &sq_backbone_ssm;
   m->base.dims = d;
   read_config(c, m);
-  m->base.mixer = sq_calloc((size_t)m->base.nlayer, sizeof *m->base.mixer, "the model's layers");
   m->layer = sq_calloc((size_t)m->base.nlayer, sizeof *m->layer, "the model's layers");
-  SQ_TRY(m->base.mixer == NULL || m->layer == NULL ? SQ_ERR_MEMORY : SQ_OK);
-  for (int i = 0; i < m->base.nlayer; ++i) {
-    const sq_mixer_dims dims = {
-        .D = m->base.width, .seq_len = d.seq_len, .max_rows = d.max_rows, .site = 16 * (i + 1)};
-    SQ_TRY(ops->create(c, dims, &m->base.mixer[i]));
-  }
+  SQ_TRY(m->layer == NULL ? SQ_ERR_MEMORY : SQ_OK);
+  SQ_TRY(sq_model_create_mixers(c, ops, &m->base));
   SQ_TRY(add_params(m, sq_config_int(c, "model.input_dim")));
   sq_ssm_take(m, &count, &w);
   m->base.work_bytes = count.used;
@@ -361,7 +323,6 @@ const sq_backbone_ops sq_backbone_ssm = {
     .keys = &keyset,
     .create = ssm_create,
     .destroy = ssm_destroy,
-    .init = ssm_init,
     .flops = ssm_flops,
     .run = sq_ssm_run,
     .logits = sq_ssm_logits,

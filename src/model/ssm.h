@@ -35,12 +35,6 @@ typedef struct {
 } ssm_place;
 
 typedef struct {
-  enum { SSM_INIT_LECUN, SSM_INIT_CONSTANT, SSM_INIT_MIXER } kind;
-  double value; /* fan-in, constant */
-  int layer;    /* of SSM_INIT_MIXER */
-} ssm_rule;
-
-typedef struct {
   sq_model base;
   gate_kind gate;
   int gate_width; /* of the kept array: 2D, D or 0 */
@@ -52,8 +46,6 @@ typedef struct {
   /* (nlayer).  With prenorm the norm of a layer stands before its other tensors, else behind them: both ways the
      range of theta that a backward segment writes begins with a norm and ends where the next norm begins. */
   ssm_place *layer;
-  ssm_rule *rule; /* (params.n) */
-  int nrule;
 } ssm;
 
 /* Activations of one layer that backward needs or an analysis may want; the rest is recomputed. */

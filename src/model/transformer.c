@@ -106,73 +106,33 @@ static sq_status check_dims(const sq_config *c, const sq_model_dims *d)
 
 /* ---- parameters ------------------------------------------------------------------------------------------
  */
-static sq_status note_rules(transformer *m, init_rule rule)
-{
-  const int n = m->base.params.n;
-  init_rule *r = realloc(m->rule, (size_t)n * sizeof *r);
-
-  if (r == NULL) return sq_fail(SQ_ERR_MEMORY, "no memory for the list of %d tensors", n);
-  m->rule = r;
-  for (; m->nrule < n; ++m->nrule) r[m->nrule] = rule;
-  return SQ_OK;
-}
-
-static sq_status add_tensor(transformer *m, size_t *place, const char *prefix, const char *name, int ndim,
-                            int rows, int columns, init_rule rule)
-{
-  *place = sq_param_add(&m->base.params, 0, ndim, (const int[2]){rows, columns}, "%s.%s", prefix, name);
-  return note_rules(m, rule);
-}
-
-/* weight and bias uniform in +-1/sqrt(in). */
-static sq_status add_linear(transformer *m, linear_place *l, const char *prefix, int in, int out, int bias)
-{
-  const init_rule rule = {.kind = INIT_UNIFORM, .value = 1 / sqrt((double)in)};
-  sq_status st;
-
-  *l = (linear_place){.weight = SQ_NOWHERE, .bias = SQ_NOWHERE, .in = in, .out = out};
-  SQ_TRY(add_tensor(m, &l->weight, prefix, "weight", 2, out, in, rule));
-  if (bias) SQ_TRY(add_tensor(m, &l->bias, prefix, "bias", 1, out, 1, rule));
-done:
-  return st;
-}
-
-static sq_status add_norm(transformer *m, size_t *weight, size_t *bias, const char *prefix)
-{
-  sq_status st;
-
-  SQ_TRY(add_tensor(m, weight, prefix, "weight", 1, m->base.width, 1,
-                    (init_rule){.kind = INIT_CONSTANT, .value = 1}));
-  SQ_TRY(add_tensor(m, bias, prefix, "bias", 1, m->base.width, 1,
-                    (init_rule){.kind = INIT_CONSTANT, .value = 0}));
-done:
-  return st;
-}
-
 static sq_status add_encoder(transformer *m)
 {
-  const init_rule normal = {.kind = INIT_NORMAL, .value = 1};
+  const sq_init_rule normal = {.kind = SQ_INIT_NORMAL, .value = 1};
   const int D = m->base.width;
   sq_status st;
 
-  if (m->vocab == 0) return add_linear(m, &m->input, "encoder", m->input_dim, D, 1);
-  SQ_TRY(add_tensor(m, &m->word, "encoder", "word_embeddings.weight", 2, m->vocab, D, normal));
+  if (m->vocab == 0) return sq_model_add_linear(&m->base, &m->input, "encoder", m->input_dim, D, 1);
+  SQ_TRY(
+      sq_model_add_tensor(&m->base, &m->word, "encoder", "word_embeddings.weight", 2, m->vocab, D, normal));
   if (m->max_pos > 0)
-    SQ_TRY(add_tensor(m, &m->position, "encoder", "position_embeddings.weight", 2, m->max_pos, D, normal));
+    SQ_TRY(sq_model_add_tensor(&m->base, &m->position, "encoder", "position_embeddings.weight", 2, m->max_pos,
+                               D, normal));
 done:
   return st;
 }
 
 /* weight xavier_uniform with gain 0.1, bias 1: the gate starts near SiLU(1) everywhere. */
-static sq_status add_gate(transformer *m, linear_place *l, const char *prefix)
+static sq_status add_gate(transformer *m, sq_linear_place *l, const char *prefix)
 {
   const int D = m->base.width;
   sq_status st;
 
-  *l = (linear_place){.in = D, .out = D};
-  SQ_TRY(add_tensor(m, &l->weight, prefix, "weight", 2, D, D,
-                    (init_rule){.kind = INIT_UNIFORM, .value = 0.1 * sqrt(6.0 / (2.0 * D))}));
-  SQ_TRY(add_tensor(m, &l->bias, prefix, "bias", 1, D, 1, (init_rule){.kind = INIT_CONSTANT, .value = 1}));
+  *l = (sq_linear_place){.in = D, .out = D};
+  SQ_TRY(sq_model_add_tensor(&m->base, &l->weight, prefix, "weight", 2, D, D,
+                             (sq_init_rule){.kind = SQ_INIT_UNIFORM, .value = 0.1 * sqrt(6.0 / (2.0 * D))}));
+  SQ_TRY(sq_model_add_tensor(&m->base, &l->bias, prefix, "bias", 1, D, 1,
+                             (sq_init_rule){.kind = SQ_INIT_CONSTANT, .value = 1}));
 done:
   return st;
 }
@@ -187,12 +147,12 @@ static sq_status add_channel_mixer(transformer *m, block_place *b, const char *p
   if (m->channel == CHANNEL_NONE) return SQ_OK;
   /* sigmoid(alpha) = 0.2 */
   if (m->channel == CHANNEL_HYBRID)
-    SQ_TRY(add_tensor(m, &b->alpha, prefix, "alpha", 1, 1, 1,
-                      (init_rule){.kind = INIT_CONSTANT, .value = log(0.25)}));
-  SQ_TRY(add_linear(m, &b->encoder, name, D, m->hidden, 1));
+    SQ_TRY(sq_model_add_tensor(&m->base, &b->alpha, prefix, "alpha", 1, 1, 1,
+                               (sq_init_rule){.kind = SQ_INIT_CONSTANT, .value = log(0.25)}));
+  SQ_TRY(sq_model_add_linear(&m->base, &b->encoder, name, D, m->hidden, 1));
   if (m->channel == CHANNEL_GLU) return SQ_OK;
   sq_format(name, sizeof name, "%s.decoder", prefix);
-  SQ_TRY(add_linear(m, &b->decoder, name, m->hidden, D, 1));
+  SQ_TRY(sq_model_add_linear(&m->base, &b->decoder, name, m->hidden, D, 1));
 done:
   return st;
 }
@@ -204,10 +164,7 @@ static sq_status add_block(transformer *m, int i)
   sq_status st;
 
   sq_format(name, sizeof name, "layers.%d.attention", i);
-  b->first_param = m->base.params.n;
-  sq_mixer_get(m->base.mixer[i])->params(m->base.mixer[i], name, &m->base.params);
-  b->last_param = m->base.params.n;
-  SQ_TRY(note_rules(m, (init_rule){.kind = INIT_MIXER, .layer = i}));
+  SQ_TRY(sq_model_add_mixer(&m->base, i, name));
   if (m->gated) {
     sq_format(name, sizeof name, "layers.%d.Wz", i);
     SQ_TRY(add_gate(m, &b->gate, name));
@@ -215,7 +172,7 @@ static sq_status add_block(transformer *m, int i)
   sq_format(name, sizeof name, "layers.%d.mixer", i);
   SQ_TRY(add_channel_mixer(m, b, name));
   sq_format(name, sizeof name, "layers.%d.norm", i);
-  SQ_TRY(add_norm(m, &b->norm_weight, &b->norm_bias, name));
+  SQ_TRY(sq_model_add_norm(&m->base, &b->norm_weight, &b->norm_bias, name));
 done:
   return st;
 }
@@ -225,30 +182,12 @@ static sq_status add_head(transformer *m)
   const int D = m->base.width, V = m->base.output_dim;
   sq_status st = SQ_OK;
 
-  if (m->head == HEAD_DECODER) return add_linear(m, &m->head2, "decoder", D, V, 0);
+  if (m->head == HEAD_DECODER) return sq_model_add_linear(&m->base, &m->head2, "decoder", D, V, 0);
   if (m->head == HEAD_IDENTITY) return SQ_OK;
-  SQ_TRY(add_linear(m, &m->head1, "classifier.encoder", D, m->head_dim, 1));
-  SQ_TRY(add_linear(m, &m->head2, "classifier.decoder", m->head_dim, V, 1));
+  SQ_TRY(sq_model_add_linear(&m->base, &m->head1, "classifier.encoder", D, m->head_dim, 1));
+  SQ_TRY(sq_model_add_linear(&m->base, &m->head2, "classifier.decoder", m->head_dim, V, 1));
 done:
   return st;
-}
-
-static void transformer_init(const sq_model *model, const sq_param *p, sq_rng *rng, sq_real *theta)
-{
-  const transformer *m = (const transformer *)(const void *)model;
-  const init_rule rule = m->rule[p - model->params.v];
-  sq_real *x = theta + p->offset;
-
-  switch (rule.kind) {
-  case INIT_UNIFORM: sq_nn_init_uniform(rng, rule.value, p->count, x); break;
-  case INIT_NORMAL: sq_nn_init_normal(rng, rule.value, p->count, x); break;
-  case INIT_CONSTANT: sq_nn_init_constant(rule.value, p->count, x); break;
-  case INIT_MIXER: {
-    const sq_mixer *mixer = model->mixer[rule.layer];
-    sq_mixer_get(mixer)->init(mixer, p, rng, theta);
-    break;
-  }
-  }
 }
 
 /* ---- creation --------------------------------------------------------------------------------------------
@@ -257,12 +196,8 @@ static void transformer_destroy(sq_model *model)
 {
   transformer *m = (transformer *)(void *)model;
 
-  for (int i = 0; model->mixer != NULL && i < model->nlayer; ++i)
-    if (model->mixer[i] != NULL) sq_mixer_get(model->mixer[i])->destroy(model->mixer[i]);
-  free(model->mixer);
   free(m->block);
-  free(m->rule);
-  sq_param_clear(&model->params);
+  sq_model_release(model);
   free(m);
 }
 
@@ -270,8 +205,6 @@ static void read_config(const sq_config *c, transformer *m)
 {
   const int classifier = sq_config_bool(c, "model.classifier"),
             mixer_dim = sq_config_int(c, "model.mixer_dim");
-  const sq_model_dims d = m->base.dims;
-
   m->base.width = sq_config_int(c, "model.hidden_dim");
   m->base.nlayer = sq_config_int(c, "model.num_layers");
   m->base.output_dim = sq_config_int(c, "model.output_dim");
@@ -285,9 +218,7 @@ static void read_config(const sq_config *c, transformer *m)
   m->head = !classifier ? HEAD_DECODER : mixer_dim > 0 ? HEAD_MLP : HEAD_IDENTITY;
   m->head_dim = m->head == HEAD_MLP ? mixer_dim : 0;
   m->pooling = classifier ? pooling_of(c) : SQ_POOL_NONE;
-  m->max_head_rows = m->pooling != SQ_POOL_NONE ? d.max_seqs : d.all_logits ? d.max_rows : d.max_labels;
-  if (m->pooling == SQ_POOL_NONE && m->max_head_rows > d.max_rows) m->max_head_rows = d.max_rows;
-  if (m->max_head_rows < 1) m->max_head_rows = 1;
+  m->max_head_rows = sq_model_head_rows(&m->base.dims, m->pooling);
 }
 
 extern const sq_backbone_ops sq_backbone_transformer;
@@ -310,17 +241,12 @@ static sq_status transformer_create(const sq_config *c, sq_model_dims d, sq_mode
   m->base.dims = d;
   read_config(c, m);
   m->word = m->position = SQ_NOWHERE;
-  m->base.mixer = sq_calloc((size_t)m->base.nlayer, sizeof *m->base.mixer, "the model's layers");
   m->block = sq_calloc((size_t)m->base.nlayer, sizeof *m->block, "the model's layers");
-  SQ_TRY(m->base.mixer == NULL || m->block == NULL ? SQ_ERR_MEMORY : SQ_OK);
-  for (int i = 0; i < m->base.nlayer; ++i) {
-    const sq_mixer_dims dims = {
-        .D = m->base.width, .seq_len = d.seq_len, .max_rows = d.max_rows, .site = 16 * (i + 1)};
-    SQ_TRY(ops->create(c, dims, &m->base.mixer[i]));
-  }
+  SQ_TRY(m->block == NULL ? SQ_ERR_MEMORY : SQ_OK);
+  SQ_TRY(sq_model_create_mixers(c, ops, &m->base));
   SQ_TRY(add_encoder(m));
   for (int i = 0; i < m->base.nlayer; ++i) SQ_TRY(add_block(m, i));
-  SQ_TRY(add_norm(m, &m->norm_weight, &m->norm_bias, "norm"));
+  SQ_TRY(sq_model_add_norm(&m->base, &m->norm_weight, &m->norm_bias, "norm"));
   SQ_TRY(add_head(m));
   sq_transformer_take(m, &count, &w);
   m->base.work_bytes = count.used;
@@ -422,7 +348,6 @@ const sq_backbone_ops sq_backbone_transformer = {
     .keys = &keyset,
     .create = transformer_create,
     .destroy = transformer_destroy,
-    .init = transformer_init,
     .flops = transformer_flops,
     .run = sq_transformer_run,
     .logits = sq_transformer_logits,

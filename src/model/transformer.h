@@ -17,22 +17,9 @@ typedef enum { CHANNEL_NONE, CHANNEL_MLP, CHANNEL_GLU, CHANNEL_HYBRID } channel_
 typedef enum { HEAD_DECODER /* Linear without bias */, HEAD_MLP, HEAD_IDENTITY } head_kind;
 
 typedef struct {
-  size_t weight, bias; /* places in theta; SQ_NOWHERE: absent */
-  int in, out;
-} linear_place;
-#define SQ_NOWHERE ((size_t)-1)
-
-typedef struct {
-  int first_param, last_param;         /* the mixer's tensors: first .. last-1 */
-  linear_place gate, encoder, decoder; /* encoder: mixer.encoder or mixer.linear */
+  sq_linear_place gate, encoder, decoder; /* encoder: mixer.encoder or mixer.linear */
   size_t alpha, norm_weight, norm_bias;
 } block_place;
-
-typedef struct {
-  enum { INIT_UNIFORM, INIT_NORMAL, INIT_CONSTANT, INIT_MIXER } kind;
-  double value; /* bound, standard deviation, constant */
-  int layer;    /* of INIT_MIXER */
-} init_rule;
 
 typedef struct {
   sq_model base;
@@ -46,10 +33,8 @@ typedef struct {
   int max_head_rows;
   double dropout;
   size_t word, position, norm_weight, norm_bias;
-  linear_place input, head1, head2; /* head2: the output layer (HEAD_DECODER, HEAD_MLP) */
-  block_place *block;               /* (nlayer) */
-  init_rule *rule;                  /* (params.n) */
-  int nrule;
+  sq_linear_place input, head1, head2; /* head2: the output layer (HEAD_DECODER, HEAD_MLP) */
+  block_place *block;                  /* (nlayer) */
 } transformer;
 
 /* Activations of one layer that backward needs or an analysis may want; the rest is recomputed. */

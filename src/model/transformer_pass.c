@@ -62,14 +62,14 @@ static size_t elements(const pass *s)
   return (size_t)s->R * (size_t)s->D;
 }
 
-static void linear(const pass *s, const linear_place *l, int rows, const sq_real *x, sq_real *y)
+static void linear(const pass *s, const sq_linear_place *l, int rows, const sq_real *x, sq_real *y)
 {
   const sq_real *bias = l->bias == SQ_NOWHERE ? NULL : s->theta + l->bias;
   sq_nn_linear(rows, l->in, l->out, x, l->in, s->theta + l->weight, bias, y, l->out);
 }
 
-static void linear_back(const pass *s, const linear_place *l, int rows, const sq_real *x, const sq_real *dy,
-                        sq_real *dx, int add_dx)
+static void linear_back(const pass *s, const sq_linear_place *l, int rows, const sq_real *x,
+                        const sq_real *dy, sq_real *dx, int add_dx)
 {
   sq_nn_linear_back(rows, l->in, l->out, x, l->in, s->theta + l->weight, dy, l->out, dx, l->in, add_dx,
                     s->dtheta + l->weight, l->bias == SQ_NOWHERE ? NULL : s->dtheta + l->bias);
