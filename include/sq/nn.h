@@ -136,6 +136,13 @@ void sq_nn_pool(sq_pooling how, const sq_rows *rows, int D, const sq_real *x, sq
 void sq_nn_pool_back(sq_pooling how, const sq_rows *rows, int D, const sq_real *dy, const int *argmax,
                      sq_real *dx);
 
+/* The rows of x (R,D) whose label counts, one after the other in y (at most cap), their numbers in row and their
+   labels in kept; returns how many there are. */
+int sq_nn_gather_labelled(int R, int D, const sq_real *x, const int32_t *label, int cap, sq_real *y, int *row,
+                          int32_t *kept);
+/* Its transpose: x (R,D) is zero but for rows row[0..n-1], which are those of y. */
+void sq_nn_scatter_rows(int R, int D, int n, const int *row, const sq_real *y, sq_real *x);
+
 /* ---- xent.c: softmax cross-entropy ------------------------------------------------------------------------
  */
 typedef struct {

@@ -185,19 +185,8 @@ static void block_backward(pass *s, int i)
 /* The labelled rows, in hx. */
 static int head_gather(pass *s)
 {
-  mamba_work *w = &s->w;
-  const size_t D = (size_t)s->D;
-  const int32_t *label = s->shard->label;
-  int n = 0;
-
-  for (int r = 0; r < s->R; ++r) {
-    if (label[r] == SQ_IGNORE) continue;
-    SQ_ASSERT(n < s->m->max_head_rows);
-    memcpy(w->hx + (size_t)n * D, w->last + (size_t)r * D, D * sizeof *w->hx);
-    w->row[n] = r;
-    w->label[n++] = label[r];
-  }
-  return n;
+  return sq_nn_gather_labelled(s->R, s->D, s->w.last, s->shard->label, s->m->max_head_rows, s->w.hx, s->w.row,
+                               s->w.label);
 }
 
 /* Loss of n outputs; with a gradient also dL/d(hx) in dhx. */
@@ -216,7 +205,6 @@ static void head_run(pass *s, double scale, sq_tally *tally)
 {
   const mamba *m = s->m;
   mamba_work *w = &s->w;
-  const size_t D = (size_t)s->D;
 
   if (m->pooling != SQ_POOL_NONE) {
     sq_nn_pool(m->pooling, s->p->rows, s->D, w->last, w->hx, w->argmax);
@@ -227,8 +215,7 @@ static void head_run(pass *s, double scale, sq_tally *tally)
   const int n = head_gather(s);
   head_loss(s, n, w->label, scale, tally);
   if (s->dtheta == NULL) return;
-  memset(w->g, 0, elements(s) * sizeof *w->g);
-  for (int k = 0; k < n; ++k) memcpy(w->g + (size_t)w->row[k] * D, w->dhx + (size_t)k * D, D * sizeof *w->g);
+  sq_nn_scatter_rows(s->R, s->D, n, w->row, w->dhx, w->g);
 }
 
 /* ---- entry points ------------------------------------------------------------------------------------ */

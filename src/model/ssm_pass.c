@@ -279,28 +279,8 @@ static void first_part_back(pass *s, int i)
  */
 static int gather_labelled(pass *s)
 {
-  ssm_work *w = &s->w;
-  const int32_t *label = s->shard->label;
-  const size_t D = (size_t)s->D;
-  int n = 0;
-
-  for (int r = 0; r < s->R; ++r) {
-    if (label[r] == SQ_IGNORE) continue;
-    SQ_ASSERT(n < s->m->max_head_rows);
-    memcpy(w->hx + (size_t)n * D, w->last + (size_t)r * D, D * sizeof *w->hx);
-    w->row[n] = r;
-    w->label[n++] = label[r];
-  }
-  return n;
-}
-
-static void scatter_labelled(pass *s, int n)
-{
-  ssm_work *w = &s->w;
-  const size_t D = (size_t)s->D;
-
-  memset(w->g, 0, elements(s) * sizeof *w->g);
-  for (int k = 0; k < n; ++k) memcpy(w->g + (size_t)w->row[k] * D, w->dhx + (size_t)k * D, D * sizeof *w->g);
+  return sq_nn_gather_labelled(s->R, s->D, s->w.last, s->shard->label, s->m->max_head_rows, s->w.hx, s->w.row,
+                               s->w.label);
 }
 
 static void pool(pass *s)
@@ -331,7 +311,7 @@ static void head_run(pass *s, double scale, sq_tally *tally)
   if (pooled)
     sq_nn_pool_back(m->pooling, s->p->rows, s->D, w->dhx, NULL, w->g);
   else
-    scatter_labelled(s, n);
+    sq_nn_scatter_rows(s->R, s->D, n, w->row, w->dhx, w->g);
 }
 
 /* ---- entry points ----------------------------------------------------------------------------------------

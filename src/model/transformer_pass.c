@@ -275,19 +275,8 @@ static void block_backward(pass *s, int i)
 /* The rows that the head works on: hx before the final norm, hn after it (pooled: only hn). */
 static int head_gather(pass *s)
 {
-  transformer_work *w = &s->w;
-  const int32_t *label = s->shard->label;
-  int n = 0;
-
-  for (int r = 0; r < s->R; ++r) {
-    if (label[r] == SQ_IGNORE) continue;
-    SQ_ASSERT(n < s->m->max_head_rows);
-    memcpy(w->hx + (size_t)n * (size_t)s->D, w->last + (size_t)r * (size_t)s->D,
-           (size_t)s->D * sizeof *w->hx);
-    w->row[n] = r;
-    w->label[n++] = label[r];
-  }
-  return n;
+  return sq_nn_gather_labelled(s->R, s->D, s->w.last, s->shard->label, s->m->max_head_rows, s->w.hx, s->w.row,
+                               s->w.label);
 }
 
 static void final_norm(pass *s, int n, const sq_real *x, sq_real *y)
@@ -355,10 +344,7 @@ static void head_run(pass *s, double scale, sq_tally *tally)
   head_loss(s, n, w->label, scale, tally);
   if (s->dtheta == NULL) return;
   final_norm_back(s, n, w->hx, w->dhx, w->hn);
-  memset(w->g, 0, elements(s) * sizeof *w->g);
-  for (int k = 0; k < n; ++k)
-    memcpy(w->g + (size_t)w->row[k] * (size_t)s->D, w->hn + (size_t)k * (size_t)s->D,
-           (size_t)s->D * sizeof *w->g);
+  sq_nn_scatter_rows(s->R, s->D, n, w->row, w->hn, w->g);
 }
 
 /* ---- entry points ----------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-/* src/nn/pool.c: one vector for each sequence. */
+/* src/nn/pool.c: the rows that an output layer works on: one vector for each sequence, or the labelled rows. */
 #include "sq/nn.h"
 
 #include <string.h>
@@ -83,4 +83,28 @@ void sq_nn_pool_back(sq_pooling how, const sq_rows *rows, int D, const sq_real *
     else
       memcpy(out + (how == SQ_POOL_LAST ? (size_t)(T - 1) * n : 0), g, n * sizeof *out);
   }
+}
+
+int sq_nn_gather_labelled(int R, int D, const sq_real *x, const int32_t *label, int cap, sq_real *y, int *row,
+                          int32_t *kept)
+{
+  const size_t width = (size_t)D;
+  int n = 0;
+
+  for (int r = 0; r < R; ++r) {
+    if (label[r] == SQ_IGNORE) continue;
+    SQ_ASSERT(n < cap);
+    memcpy(y + (size_t)n * width, x + (size_t)r * width, width * sizeof *y);
+    row[n] = r;
+    kept[n++] = label[r];
+  }
+  return n;
+}
+
+void sq_nn_scatter_rows(int R, int D, int n, const int *row, const sq_real *y, sq_real *x)
+{
+  const size_t width = (size_t)D;
+
+  memset(x, 0, (size_t)R * width * sizeof *x);
+  for (int k = 0; k < n; ++k) memcpy(x + (size_t)row[k] * width, y + (size_t)k * width, width * sizeof *x);
 }

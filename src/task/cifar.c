@@ -194,7 +194,6 @@ static sq_status cifar_check(const char *where, FILE *out)
   size_t n[2] = {0, 0}, first = 0;
   double sum[3] = {0, 0, 0};
   size_t at[NBATCH + 2] = {0};
-  sq_task *t = NULL;
   sq_status st;
   SQ_TRY(sq_data_find("cifar", where, folder, "data_batch_1.bin", layout, dir));
   fprintf(out, "%s\n\n%-18s %8s %8s  %s\n", dir, "file", "bytes", "records", "SHA-256");
@@ -202,9 +201,7 @@ static sq_status cifar_check(const char *where, FILE *out)
     SQ_TRY(check_batch(dir, k, sum, n, &set[k == NBATCH], out));
     at[k + 1] = n[0] + n[1];
   }
-  fprintf(out, "\n%-18s", "class");
-  for (int k = 0; k < NCLASS; ++k) fprintf(out, " %7d", k);
-  fprintf(out, "\n");
+  sq_image_print_class_head(out, NCLASS);
   for (int k = 0; k <= NBATCH; ++k, first = at[k]) {
     file_name(k, name);
     const uint8_t *label = k < NBATCH ? set[0].label + first : set[1].label;
@@ -213,15 +210,11 @@ static sq_status cifar_check(const char *where, FILE *out)
   sq_image_print_classes(out, "train", set[0].label, n[0], NCLASS);
   fprintf(out, "\nmean of red, green, blue in training: %.1f %.1f %.1f\n", sum[0] / (double)(n[0] * PIXELS),
           sum[1] / (double)(n[0] * PIXELS), sum[2] / (double)(n[0] * PIXELS));
-  p.most[SQ_TRAIN] = n[0] - n[0] / 10;
-  p.most[SQ_VALID] = n[0] / 10;
-  p.most[SQ_TEST] = n[1];
+  sq_image_use_all(&p, set);
   fprintf(out, "split: %zu for training, %zu for validation, %zu for the test\n", p.most[0], p.most[1],
           p.most[2]);
-  SQ_TRY(sq_image_create(&sq_task_cifar, &p, &set[0], &set[1], 0, NULL, &t));
-  SQ_TRY(sq_task_check_repeats(t, out));
+  SQ_TRY(sq_image_check_repeats(&sq_task_cifar, &p, set, out));
 done:
-  sq_task_close(&t);
   sq_image_clear(&set[0]);
   sq_image_clear(&set[1]);
   return st;

@@ -196,3 +196,28 @@ void sq_image_print_classes(FILE *out, const char *name, const uint8_t *label, s
   for (int k = 0; k < nclass; ++k) fprintf(out, " %7zu", count[k]);
   fprintf(out, "\n");
 }
+
+void sq_image_print_class_head(FILE *out, int nclass)
+{
+  fprintf(out, "\n%-18s", "class");
+  for (int k = 0; k < nclass; ++k) fprintf(out, " %7d", k);
+  fprintf(out, "\n");
+}
+
+void sq_image_use_all(image_params *p, const image_set set[2])
+{
+  p->most[SQ_TRAIN] = set[0].n - set[0].n / 10;
+  p->most[SQ_VALID] = set[0].n / 10;
+  p->most[SQ_TEST] = set[1].n;
+}
+
+sq_status sq_image_check_repeats(const sq_task_ops *ops, const image_params *p, image_set set[2], FILE *out)
+{
+  sq_task *t = NULL;
+  sq_status st;
+  SQ_TRY(sq_image_create(ops, p, &set[0], &set[1], 0, NULL, &t));
+  SQ_TRY(sq_task_check_repeats(t, out));
+done:
+  sq_task_close(&t);
+  return st;
+}

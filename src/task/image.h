@@ -39,3 +39,9 @@ void sq_image_values(const sq_task *t, sq_split split, size_t i, sq_real *value)
 
 /* How many images of each class, one line with `name` in front. */
 void sq_image_print_classes(FILE *out, const char *name, const uint8_t *label, size_t n, int nclass);
+/* The head of a table of those lines. */
+void sq_image_print_class_head(FILE *out, int nclass);
+/* The images that stand twice in set[0] (training) and set[1] (test), which are empty afterwards. */
+sq_status sq_image_check_repeats(const sq_task_ops *ops, const image_params *p, image_set set[2], FILE *out);
+/* All images of both sets: the sizes of the splits. */
+void sq_image_use_all(image_params *p, const image_set set[2]);

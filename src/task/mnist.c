@@ -165,7 +165,6 @@ static sq_status mnist_check(const char *where, FILE *out)
   char dir[SQ_PATH_MAX], sum[2][65];
   image_params p = params_of(1);
   image_set set[2] = {{0}, {0}};
-  sq_task *t = NULL;
   sq_status st;
   SQ_TRY(sq_data_find("mnist", where, folder, "train-images-idx3-ubyte", layout, dir));
   fprintf(out, "%s\n\n", dir);
@@ -174,17 +173,11 @@ static sq_status mnist_check(const char *where, FILE *out)
     fprintf(out, "%s-images-idx3-ubyte %zu images  %s\n%s-labels-idx1-ubyte %zu labels  %s\n", part_name[k],
             set[k].n, sum[0], part_name[k], set[k].n, sum[1]);
   }
-  fprintf(out, "\n%-18s", "class");
-  for (int k = 0; k < NCLASS; ++k) fprintf(out, " %7d", k);
-  fprintf(out, "\n");
+  sq_image_print_class_head(out, NCLASS);
   for (int k = 0; k < 2; ++k) sq_image_print_classes(out, part_name[k], set[k].label, set[k].n, NCLASS);
-  p.most[SQ_TRAIN] = set[0].n - set[0].n / 10;
-  p.most[SQ_VALID] = set[0].n / 10;
-  p.most[SQ_TEST] = set[1].n;
-  SQ_TRY(sq_image_create(&sq_task_mnist, &p, &set[0], &set[1], 0, NULL, &t));
-  SQ_TRY(sq_task_check_repeats(t, out));
+  sq_image_use_all(&p, set);
+  SQ_TRY(sq_image_check_repeats(&sq_task_mnist, &p, set, out));
 done:
-  sq_task_close(&t);
   sq_image_clear(&set[0]);
   sq_image_clear(&set[1]);
   return st;
