@@ -85,11 +85,11 @@ function(sq_test name)
       endforeach()
       target_link_libraries(${program} PRIVATE sq::cmocka ${A_LIBRARIES})
       target_compile_definitions(${program} PRIVATE SQ_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
-      if(A_RANKS)
+      if(A_RANKS) # CMOCKA_TEST_ABORT: a rank that fails takes the others with it, where they would wait for it until the time limit
         foreach(r ${A_RANKS})
           add_test(NAME ${program}_${r}ranks
                    COMMAND ${MPIEXEC_EXECUTABLE} ${MPIEXEC_NUMPROC_FLAG} ${r} ${MPIEXEC_PREFLAGS} $<TARGET_FILE:${program}> ${A_ARGS})
-          set_tests_properties(${program}_${r}ranks PROPERTIES TIMEOUT ${A_TIMEOUT} PROCESSORS ${r} ENVIRONMENT "${SQ_MPI_TEST_ENV};${SQ_MPI_ASAN}")
+          set_tests_properties(${program}_${r}ranks PROPERTIES TIMEOUT ${A_TIMEOUT} PROCESSORS ${r} ENVIRONMENT "${SQ_MPI_TEST_ENV};${SQ_MPI_ASAN};CMOCKA_TEST_ABORT=1")
         endforeach()
       else()
         add_test(NAME ${program} COMMAND ${program} ${A_ARGS})
