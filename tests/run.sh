@@ -2,7 +2,7 @@
 # tests/run.sh [--preset NAME] [--sudo] [CTEST ARGUMENTS]
 #
 # Installs what the tests need, builds, and runs them with ctest.  Presets: release (default), debug, asan, gcc, clang, mpich,
-# reference, portable.
+# reference, portable, other (the last three at once).
 set -eu
 cd "$(dirname "$0")/.."
 . jobs/lib.sh
@@ -18,7 +18,7 @@ while [ $# -gt 0 ]; do
   shift
 done
 legs=--tests
-case $preset in clang | mpich | reference) legs=--all-legs ;; esac
+case $preset in clang | mpich | reference | other) legs=--all-legs ;; esac
 jobs/install-deps.sh $legs $sudo
 jobs/build.sh "$preset" -DSQ_TESTS=ON
 mpi_environment

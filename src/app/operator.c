@@ -320,6 +320,8 @@ static sq_status job_create(const sq_model *m, const char *label, int layer, con
 /* The file under the name that the store writes to; a handler has nothing but globals. */
 static char unfinished[4200], unfinished_lock[4200];
 
+static const int caught[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1};
+
 static void on_signal(int sig)
 {
   unlink(unfinished);
@@ -331,16 +333,14 @@ static void on_signal(int sig)
 /* extended: the lock of the file that is extended is ours too. */
 static void catch_signals(const char *out, int extended)
 {
-  static const int sig[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1};
   sq_format(unfinished, sizeof unfinished, "%s.tmp.%ld", out, (long)getpid());
   if (extended) sq_format(unfinished_lock, sizeof unfinished_lock, "%s.lock", out);
-  for (size_t i = 0; i < sizeof sig / sizeof *sig; ++i) signal(sig[i], on_signal);
+  for (size_t i = 0; i < sizeof caught / sizeof *caught; ++i) signal(caught[i], on_signal);
 }
 
 static void release_signals(void)
 {
-  static const int sig[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1};
-  for (size_t i = 0; i < sizeof sig / sizeof *sig; ++i) signal(sig[i], SIG_DFL);
+  for (size_t i = 0; i < sizeof caught / sizeof *caught; ++i) signal(caught[i], SIG_DFL);
 }
 
 /* ---- the file ------------------------------------------------------------------------------------------- */
@@ -348,8 +348,13 @@ static void release_signals(void)
 static sq_status open_output(const char *out, sq_h5 **f)
 {
   const int extended = access(out, F_OK) == 0;
+  sigset_t held, before; /* a signal between the file and its handler would leave the file */
+  sigemptyset(&held);
+  for (size_t i = 0; i < sizeof caught / sizeof *caught; ++i) sigaddset(&held, caught[i]);
+  pthread_sigmask(SIG_BLOCK, &held, &before);
   sq_status st = extended ? sq_h5_extend_results(out, f) : sq_h5_create_file(out, f);
   if (st == SQ_OK) catch_signals(out, extended);
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
   if (st == SQ_ERR_DATA) {
     sq_error_clear();
     st = sq_fail(

@@ -1,4 +1,5 @@
 /* src/store/h5lib.c: HDF5 made quiet, and small helpers for files written and read elsewhere in the store. */
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -201,10 +202,14 @@ sq_status sq_hdf5_check_storage(hid_t d, const char *file_name, const char *path
     const double bytes = (double)H5Sget_simple_extent_npoints(space) * (double)H5Tget_size(type);
     const double stored = (double)H5Dget_storage_size(d);
     struct stat on_disk; /* not H5Fget_filesize: that is collective */
-    const double file_size = stat(file_name, &on_disk) == 0 ? (double)on_disk.st_size : 0;
+    const int there = stat(file_name, &on_disk) == 0;
+    const double file_size = there ? (double)on_disk.st_size : 0;
     /* Deflate, the best of the filters, cannot do better than 1032 : 1. */
     const double most = H5Pget_layout(plist) == H5D_CHUNKED ? 1100.0 * stored + 4096 : stored;
-    if (stored > file_size || bytes > most)
+    if (!there)
+      st = sq_fail(SQ_ERR_IO, "%s was removed or replaced while it was being opened (%s)", file_name,
+                   strerror(errno));
+    else if (stored > file_size || bytes > most)
       st = sq_fail(SQ_ERR_DATA, "%s: %s declares %.0f bytes, but the file holds only %.0f of them", file_name,
                    path, bytes, stored > file_size ? file_size : stored);
   }

@@ -81,8 +81,8 @@ same_numbers whole.h5 killed.h5
 # A file that somebody removes is noticed while the run goes on, not at its end.
 "$s" run tiny.json --out gone.h5 --quiet --set train.total_steps=1000000 2>gone.txt &
 pid=$!
-for _ in $(seq 300); do [ -e gone.h5 ] && break; sleep 0.1; done
-sleep 2 # the name is there before the ranks have opened the file
+for _ in $(seq 300); do [ -e gone.h5 ] && [ "$(status_count gone.h5 running 2>/dev/null)" = 1 ] && break; sleep 0.1; done
+[ "$(status_count gone.h5 running)" = 1 ] || fail "no cell of gone.h5 runs after 30 s"
 rm gone.h5
 wait $pid
 got=$?
