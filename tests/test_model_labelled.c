@@ -167,10 +167,10 @@ static void round_otherwise(const fixture *f, sq_real *theta)
     theta[i] = (sq_real)((double)f->theta[i] * (1 + (sq_rng_below(&r, 2) ? eps : -eps)));
 }
 
-/* The two passes round otherwise where products have other shapes and where sums over rows have other terms in other
-   order: as many roundings as the deepest chain of operations, some tens, each of which acts as one in a parameter,
-   so 32 times the effect of the latter, and of sums over n rows sqrt(n) < 22 eps of their terms' size, which for a
-   whole model's gradient is that of the largest tensor. */
+/* The two passes round otherwise where products have other shapes and where sums over rows have their terms in other
+   order.  One other rounding of every parameter acts on all that follows from it, as a pass's own roundings do, of
+   which a value sees a few on its way: 4 times its effect.  Sums over n < 500 rows add sqrt(n) < 22 eps of their
+   terms' size, which is taken as that of the largest tensor. */
 static double compare(const fixture *f, const sq_real *few, const sq_real *all, const sq_real *rounded)
 {
   const double eps = sizeof(sq_real) == sizeof(double) ? DBL_EPSILON : (double)FLT_EPSILON;
@@ -181,7 +181,7 @@ static double compare(const fixture *f, const sq_real *few, const sq_real *all, 
   for (int k = 0; k < l->n; ++k) {
     const size_t at = l->v[k].offset, n = l->v[k].count;
     const double error = norm_of(n, few + at, all + at);
-    const double allowed = 32 * norm_of(n, rounded + at, all + at) + 22 * eps * size;
+    const double allowed = 4 * norm_of(n, rounded + at, all + at) + 22 * eps * size;
     if (!(error <= allowed))
       fail_msg("%s: %s: off by %.3g, allowed %.3g, norm %.3g", f->name, l->v[k].name, error, allowed,
                norm_of(n, all + at, NULL));
@@ -205,7 +205,7 @@ static double check(const char *model, pattern p)
   const double worst = compare(&f, few, all, rounded);
   /* A sum of n losses of order 1. */
   const double eps = sizeof(sq_real) == sizeof(double) ? DBL_EPSILON : (double)FLT_EPSILON;
-  const double allowed = 32 * fabs(c.loss_sum - b.loss_sum) + 22 * eps * fabs(b.loss_sum);
+  const double allowed = 4 * fabs(c.loss_sum - b.loss_sum) + 22 * eps * fabs(b.loss_sum);
   if (!(fabs(a.loss_sum - b.loss_sum) <= allowed))
     fail_msg("%s: loss %.17g, with all rows %.17g", model, a.loss_sum, b.loss_sum);
   sq_model_loss(f.m, f.theta, &f.b, &p_loss, f.work, &loss);
@@ -219,7 +219,7 @@ static void check_patterns(const char *model)
 {
   double worst = 0;
   for (pattern p = SPARSE; p <= NO_LABEL; ++p) worst = fmax(worst, check(model, p));
-  printf("%.2f of what is allowed: %s\n", worst, model);
+  if (worst > 0.5) printf("%.2f of what is allowed: %s\n", worst, model);
 }
 
 /* ---- transformer ------------------------------------------------------------------------------------- */
