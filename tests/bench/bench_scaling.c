@@ -4,7 +4,8 @@
  *   mpiexec -n N bench-scaling CONFIG [--model NAME] [--set KEY=VALUE]... [--ranks 1,2,4,...] [--seconds S]
  *                [--price PER_HOUR] [--watts W]
  *
- * For each number of ranks in turn (by default 1, 2, 4, .. and N), all of them busy at the same time for S seconds:
+ * For each number of ranks in turn (by default 1, 2, 4, .. and N), all of them busy at the same time, for S seconds of steps (5) and
+ * for half a second of each of the others:
  *
  *   clock      dependent additions, one a cycle: the core's frequency
  *   SGEMM      products of 1024^3, one thread a rank
@@ -140,7 +141,7 @@ static row measure(rank_work *w, const options *o, int n)
   row r;
   double mine = 0;
   for (int k = 0; k < NKIND; ++k) {
-    mine = rate_of(w, work_of[k], n, o, k == STEP ? o->seconds : fmin(o->seconds, 1));
+    mine = rate_of(w, work_of[k], n, o, k == STEP ? o->seconds : fmin(o->seconds, 0.5));
     r.rate[k] = total(mine);
   }
   const double lone = o->rank < n ? mine : INFINITY;
