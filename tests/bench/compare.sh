@@ -1,29 +1,47 @@
-#!/bin/sh
-# tests/bench/compare.sh: training steps of this program and of PyTorch, one thread each, in turn on the same machine.
+#!/usr/bin/env bash
+# tests/bench/compare.sh: training steps of this program and of PyTorch, in turn on the same machine.
 #
-#   tests/bench/compare.sh [-b BUILD_DIR] [-p PYTHON] [-n STEPS] [-c] [-m "softmax s4 ..."] [small] [mqar]
+#   compare.sh [OPTIONS] [small] [mqar] [cifar]       one thread each, every model: a table of ratios
+#   compare.sh [OPTIONS] -r RANKS [small|mqar|cifar]  RANKS ranks of this (bench-scaling) and PyTorch with RANKS threads
+#   compare.sh [OPTIONS] -g [small] [mqar] [cifar]    PyTorch on the GPU, float32 and bf16
 #
-# PYTHON must import torch; the first of python3 and /usr/bin/python3 that does is taken.  Run it on an
-# idle machine, or with -c, which compares CPU times instead of wall times.
+#   -b DIR       folder below which bench-step and bench-scaling lie     -p PYTHON   must import torch
+#   -m "s4 lru"  models                                                  -n STEPS    timed steps (small 20, mqar 3, cifar 2)
+#   -j LANES     cases at a time, each on one core (1)                   -t SECONDS  start no case after that, end all (none)
+#   -s SECONDS   of steps for each number of ranks (5)                   -c          CPU times, for a busy machine
+#   -a           PyTorch with logits at all positions too                -k          PyTorch tries torch.compile too
+#   -C PRICE -W WATTS   of this machine: cost a million steps, joules a step      -G PRICE -V WATTS   with the GPU
+#
+# The first of python3 and /usr/bin/python3 that imports torch is taken.  Ratios are times of PyTorch over times of this.
+# The cifar shape has CIFAR-10's sizes with made tokens, four heads of 16 keys, and an MLP of 512 in attention blocks.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
-build=$here/../../build
-python=
-steps=
-clock=wall
-models='softmax linear norm mamba2 s4 s5 lru'
-while getopts b:p:n:cm: option; do
+build=${SQ_BENCH_DIR:-$here/../../build} python='' steps='' clock=wall models='' lanes=1 budget='' seconds=5 all='' ranks='' gpu=''
+torch_options='' price='' watts='' gpu_price='' gpu_watts=''
+usage() { sed -n '2,19s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+while getopts b:p:m:n:j:t:s:cakr:gC:W:G:V: option; do
   case $option in
     b) build=$OPTARG ;;
     p) python=$OPTARG ;;
-    n) steps=$OPTARG ;;
-    c) clock=cpu ;;
     m) models=$OPTARG ;;
-    *) sed -n 2,8p "$0" >&2; exit 2 ;;
+    n) steps=$OPTARG ;;
+    j) lanes=$OPTARG ;;
+    t) budget=$OPTARG ;;
+    s) seconds=$OPTARG ;;
+    c) clock=cpu ;;
+    a) all=1 ;;
+    k) torch_options='--compile' ;;
+    r) ranks=$OPTARG ;;
+    g) gpu=1 ;;
+    C) price=$OPTARG ;;
+    W) watts=$OPTARG ;;
+    G) gpu_price=$OPTARG ;;
+    V) gpu_watts=$OPTARG ;;
+    *) usage ;;
   esac
 done
 shift $((OPTIND - 1))
-[ $# -gt 0 ] || set -- small mqar
+for shape in "$@"; do case $shape in small | mqar | cifar) ;; *) usage ;; esac; done
 
 if [ -z "$python" ]; then
   for candidate in python3 /usr/bin/python3; do
@@ -34,59 +52,167 @@ if [ -z "$python" ]; then
   echo "compare.sh: no python3 with torch; on Debian: apt-get install python3-torch" >&2
   exit 77
 fi
-bench=$(find "$build" -name bench-step -type f | head -n 1)
-if [ -z "$bench" ]; then
-  echo "compare.sh: no bench-step under $build; build the tests first, or give -b BUILD_DIR" >&2
-  exit 2
-fi
-
-export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
-value() { sed -n "s/^$1 //p"; }
-
-# The same models for bench-step; torch_step.py has them built in.
-overrides() {
-  case $1 in
-    mamba2) echo '--set model.layer=mamba --set model.conv_dim=4 --set model.expansion=1 --set model.glu=true' \
-                 '--set model.prenorm=true --set model.token_embedding=true' ;;
-    s4 | s5 | lru) echo "--set model.layer=$1 --set model.activation=full_glu --set model.norm=batch --set model.prenorm=false" \
-                        "--set model.input_dim=$2"
-                   if [ "$1" = s5 ]; then echo '--set model.num_blocks=1'; fi ;;
-    softmax) ;;
-    linear) echo '--set model.attention_fn=lin-attention' ;;
-    norm) echo '--set model.attention_fn=norm-attention --set model.norm_fn=softplus --set model.approx_fn=elu' \
-               '--set model.scale_B=true --set model.offset=true --set model.offset_init=exp' \
-               '--set model.dim_conv=4 --set model.max_pos_embed=0' ;;
+program() {
+  local found
+  found=$(find "$build" -name "$1" -type f 2>/dev/null | head -n 1)
+  [ -n "$found" ] || { echo "compare.sh: no $1 under $build; build the tests first, or give -b DIR" >&2; exit 2; }
+  echo "$found"
+}
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+trap 'exit 130' INT TERM
+left() { if [ -n "$budget" ]; then echo $((budget - SECONDS)); else echo 86400; fi; }
+within() { # COMMAND...: not longer than what is left
+  local t
+  t=$(left)
+  [ "$t" -gt 0 ] || return 124
+  timeout "$t" "$@"
+}
+value() { sed -n "s/^$1 //p" "$2"; }
+torch_step() { within "$python" "$here/torch_step.py" $torch_options "$@"; }
+timed_steps() { # SHAPE
+  if [ -n "$steps" ]; then echo "$steps"; else case $1 in small) echo 20 ;; mqar) echo 3 ;; *) echo 2 ;; esac; fi
+}
+models_of() { # SHAPE
+  if [ -n "$models" ]; then echo "$models"; elif [ "$1" = cifar ]; then echo 's4 mamba2 norm softmax'; else
+    echo 'mamba2 s4 norm linear softmax lru s5'; fi
+}
+describe_torch() { # FILE
+  echo "torch: $(value torch "$1"), SGEMM 1024^3 $(value sgemm_1024_gflops "$1") GFLOP/s"
+  case $(value torch "$1") in
+    1.*) echo "note:  PyTorch 1.x (a distribution build) has no fused attention and an older BLAS path: these ratios support" \
+              "no claim about PyTorch 2." ;;
   esac
 }
+nothing() { printf '%-6s %-8s %s\n' "$1" "$2" "no time left"; }
 
-printf '%-6s %-9s %12s %12s %14s %7s %9s %8s\n' shape attention 'this [ms]' 'torch [ms]' 'all pos. [ms]' ratio GFLOP/s 'of SGEMM'
-for shape in "$@"; do
-  n=$steps
-  [ -n "$n" ] || case $shape in small) n=20 ;; *) n=3 ;; esac
-  case $shape in small) vocabulary=256 ;; *) vocabulary=8192 ;; esac
-  for attention in $models; do
-    # shellcheck disable=SC2046 # the words of overrides are arguments
-    ours=$("$bench" "$here/$shape.json" --clock "$clock" --steps "$n" $(overrides "$attention" $vocabulary))
-    torch=$("$python" "$here/torch_step.py" --shape "$shape" --model "$attention" --clock "$clock" --steps "$n")
-    plain=$("$python" "$here/torch_step.py" --shape "$shape" --model "$attention" --clock "$clock" --steps "$n" --all-positions)
-    if [ "$(echo "$ours" | value parameters)" != "$(echo "$torch" | value parameters)" ]; then
-      echo "compare.sh: $shape $attention: the two models have different numbers of parameters" >&2
-      exit 1
-    fi
-    echo "$ours" | awk -v shape="$shape" -v attention="$attention" \
-      -v torch="$(echo "$torch" | value step_ms_median)" -v plain="$(echo "$plain" | value step_ms_median)" '
-      { v[$1] = $2 }
-      END { printf "%-6s %-9s %12.1f %12.1f %14.1f %7.2f %9.1f %7.0f%%\n", shape, attention, v["step_ms_median"], torch,
-            plain, torch / v["step_ms_median"], v["gflops"], 100 * v["share_of_sgemm"] }'
-    last_ours=$ours last_torch=$torch
+# ---- one thread ---------------------------------------------------------------------------------------------
+
+one_case() { # SHAPE MODEL: a line of the table, and its numbers in $work/SHAPE.MODEL.*
+  local at=$work/$1.$2 n plain=-
+  n=$(timed_steps "$1")
+  within "$step" "$here/$1.json" --model "$2" --clock "$clock" --steps "$n" >"$at.this" &&
+    torch_step --shape "$1" --model "$2" --clock "$clock" --steps "$n" >"$at.torch" || { nothing "$1" "$2"; return 0; }
+  if [ "$(value parameters "$at.this")" != "$(value parameters "$at.torch")" ]; then
+    echo "compare.sh: $1 $2: the two models have different numbers of parameters" >&2
+    return 1
+  fi
+  if [ -n "$all" ]; then
+    torch_step --shape "$1" --model "$2" --clock "$clock" --steps "$n" --all-positions >"$at.plain" &&
+      plain=$(value step_ms_median "$at.plain")
+  fi
+  awk -v shape="$1" -v model="$2" -v torch="$(value step_ms_median "$at.torch")" -v plain="$plain" -v out="$at.ratio" '
+    { v[$1] = $2 }
+    END { t = v["step_ms_median"]; ratio = torch / t
+          printf "%-6s %-8s %10.1f %10.1f %10s %7.2f %8.1f %8.1f %6.0f%% %7.2f%% %9.1f %8.1f\n", shape, model, t, torch, plain, ratio,
+            v["gflops"], v["sgemm_1024_gflops"], 100 * v["share_of_sgemm"], 100 * v["input_share"], v["peak_growth_bytes"] / 1e6,
+            v["plan_bytes"] / 1e6
+          print shape, model, ratio > out }' "$at.this"
+}
+
+print_phases() {
+  local f
+  echo
+  echo "where a step of this goes, per cent (phases.h)"
+  for f in "$work"/*.this; do
+    [ -e "${f%.this}.ratio" ] || continue
+    awk -v name="$(basename "${f%.this}")" '
+      /^phase_.*_share/ { sub(/^phase_/, "", $1); sub(/_share$/, "", $1); head = head sprintf(" %11s", $1); row = row sprintf(" %11.1f", 100 * $2) }
+      END { print sprintf("%-15s", "") head; print sprintf("%-15s", name) row }' "$f"
+  done | awk 'NR == 1 || NR % 2 == 0'
+}
+
+print_means() {
+  echo
+  cat "$work"/*.ratio 2>/dev/null | awk '
+    function add(k, r, name) { s[k] += log(r); n[k]++; if (!(k in low) || r < low[k]) { low[k] = r; who[k] = name } }
+    { add($1, $3, $2); add("all", $3, $1 " " $2) }
+    END { for (k in n) printf "ratio %-6s geometric mean %.2f over %d models, smallest %.2f (%s)\n", k, exp(s[k] / n[k]), n[k], low[k], who[k] }' | sort
+}
+
+one_thread() {
+  local shape model running=0 failed=0 any
+  export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
+  step=$(program bench-step)
+  printf '%-6s %-8s %10s %10s %10s %7s %8s %8s %7s %8s %9s %8s\n' shape model 'this [ms]' 'torch [ms]' 'all [ms]' ratio GFLOP/s \
+    SGEMM share input 'peak [MB]' plan
+  for shape in "$@"; do
+    for model in $(models_of "$shape"); do
+      if [ "$running" -ge "$lanes" ]; then wait -n || failed=1; running=$((running - 1)); fi
+      one_case "$shape" "$model" &
+      running=$((running + 1))
+    done
   done
-done
-echo
-echo "one thread each; $clock time, medians; ratio: torch (labelled positions) / this; dropout off; one step = forward, backward, clipping, AdamW"
-echo "this:  $(echo "$last_ours" | value precision), $(echo "$last_ours" | value blas), SGEMM 1024^3 $(echo "$last_ours" | value sgemm_1024_gflops) GFLOP/s"
-echo "torch: $(echo "$last_torch" | value torch), SGEMM 1024^3 $(echo "$last_torch" | value sgemm_1024_gflops) GFLOP/s"
-echo "cpu:   $(echo "$last_ours" | value cpu)"
-case $(echo "$last_torch" | value torch) in
-  1.*) echo "note:  PyTorch 1.x (a distribution build) has no fused attention and an older BLAS path: these ratios support no claim" \
-            "about PyTorch 2." ;;
-esac
+  while [ "$running" -gt 0 ]; do wait -n || failed=1; running=$((running - 1)); done
+  any=$(find "$work" -name '*.ratio' | head -n 1)
+  [ -n "$any" ] || { echo "compare.sh: no case was finished" >&2; exit 1; }
+  print_phases
+  print_means
+  any=${any%.ratio}
+  echo
+  echo "one thread each, $lanes at a time; $clock time, medians; dropout off; a step: forward, backward, clipping, AdamW; output layer at"
+  echo "labelled positions only (all: at all positions); SGEMM: 1024^3 in the same run; peak: growth over the step's start"
+  echo "this:  $(value precision "$any.this"), $(value blas "$any.this")"
+  describe_torch "$any.torch"
+  echo "cpu:   $(value cpu "$any.this")"
+  echo "ways that PyTorch was fastest with:"
+  for f in "$work"/*.torch; do printf '  %-15s %s\n' "$(basename "${f%.torch}")" "$(value way "$f")"; done
+  return "$failed"
+}
+
+# ---- ranks against threads ----------------------------------------------------------------------------------
+
+cost_options() { # PRICE WATTS
+  [ -z "$1" ] || echo "--price $1"
+  [ -z "$2" ] || echo "--watts $2"
+}
+
+whole_machine() {
+  local shape=${1:-mqar} model scaling at costs
+  scaling=$(program bench-scaling)
+  costs=$(cost_options "$price" "$watts")
+  [ "$(id -u)" != 0 ] || export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+  export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none PMIX_MCA_gds=hash
+  export OMPI_MCA_btl_vader_single_copy_mechanism=none
+  for model in ${models:-softmax mamba2}; do
+    at=$work/$shape.$model
+    # shellcheck disable=SC2086 # the words of costs are arguments
+    OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 within "${SQ_MPIEXEC:-mpiexec}" -n "$ranks" "$scaling" "$here/$shape.json" --model "$model" \
+      --seconds "$seconds" $costs | tee "$at.this" || { nothing "$shape" "$model"; continue; }
+    # shellcheck disable=SC2086
+    torch_step --shape "$shape" --model "$model" --threads "$ranks" --steps "$(($(timed_steps "$shape") + 2))" $costs >"$at.torch" ||
+      { nothing "$shape" "$model"; continue; }
+    awk -v shape="$shape" -v model="$model" -v ranks="$ranks" -v torch="$(value steps_per_second "$at.torch")" '
+      /^steps_per_second / { printf "%s %s: %d ranks %.3f steps/s, PyTorch with %d threads %.3f steps/s, ratio %.2f\n", shape, model, ranks, $2,
+                               ranks, torch, $2 / torch }' "$at.this"
+    sed -n 's/^\(cost_\|joules_\)/PyTorch: \1/p' "$at.torch"
+    describe_torch "$at.torch"
+    echo
+  done
+}
+
+# ---- the GPU ------------------------------------------------------------------------------------------------
+
+on_gpu() {
+  local shape model kind at costs options
+  costs=$(cost_options "$gpu_price" "$gpu_watts")
+  "$python" -c 'import sys, torch; print("gpu:  ", torch.cuda.get_device_name(0)) if torch.cuda.is_available() else sys.exit(77)' ||
+    { echo "compare.sh: PyTorch sees no GPU" >&2; exit 77; }
+  printf '%-6s %-8s %-8s %10s %16s %12s\n' shape model numbers 'step [ms]' 'cost/1e6 steps' 'J/step'
+  for shape in "$@"; do
+    for model in $(models_of "$shape"); do
+      for kind in float32 bf16; do
+        at=$work/$shape.$model.$kind options=
+        [ $kind = float32 ] || options=--bf16
+        # shellcheck disable=SC2086
+        torch_step --device cuda $options --shape "$shape" --model "$model" --steps 20 $costs >"$at" || { nothing "$shape" "$model"; continue; }
+        awk -v shape="$shape" -v model="$model" -v kind=$kind '{ v[$1] = $2 }
+          END { printf "%-6s %-8s %-8s %10.2f %16s %12s\n", shape, model, kind, v["step_ms_median"],
+                  v["cost_per_million_steps"] == "" ? "-" : v["cost_per_million_steps"], v["joules_per_step"] == "" ? "-" : v["joules_per_step"] }' "$at"
+      done
+    done
+  done
+}
+
+[ $# -gt 0 ] || [ -n "$ranks" ] || set -- small mqar
+if [ -n "$ranks" ]; then whole_machine "$@"; elif [ -n "$gpu" ]; then on_gpu "$@"; else one_thread "$@"; fi

@@ -1,5 +1,19 @@
-# Timings: built with the tests, run by hand (tests/bench/compare.sh), never by ctest.
-add_executable(bench-step ${CMAKE_CURRENT_SOURCE_DIR}/bench/bench_step.c)
+# Timings: built with the tests, run by hand (tests/bench/all.sh, compare.sh); ctest only looks whether they work.
+set(SQ_BENCH ${CMAKE_CURRENT_SOURCE_DIR}/bench)
+add_executable(bench-step ${SQ_BENCH}/bench_step.c ${SQ_BENCH}/bench.c ${SQ_BENCH}/phases.c)
 target_link_libraries(bench-step PRIVATE sq_train sq_spectra)
-add_executable(bench-tokenize ${CMAKE_CURRENT_SOURCE_DIR}/bench/bench_tokenize.c)
+# The functions that phases.c puts its clock before.
+file(STRINGS ${SQ_BENCH}/phases.c sq_timed REGEX "^TIMED\\(|__wrap_sq_[a-z_]*\\(")
+foreach(line ${sq_timed})
+  string(REGEX MATCH "sq_(nn|task|adamw)_[a-z_]*[a-z]" name "${line}")
+  target_link_options(bench-step PRIVATE LINKER:--wrap=${name})
+endforeach()
+set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${SQ_BENCH}/phases.c)
+add_executable(bench-length ${SQ_BENCH}/bench_length.c ${SQ_BENCH}/bench.c)
+target_link_libraries(bench-length PRIVATE sq_train sq_spectra)
+add_executable(bench-scaling ${SQ_BENCH}/bench_scaling.c ${SQ_BENCH}/bench.c)
+target_link_libraries(bench-scaling PRIVATE sq_train sq_spectra sq::mpi)
+add_executable(bench-tokenize ${SQ_BENCH}/bench_tokenize.c)
 target_link_libraries(bench-tokenize PRIVATE sq_task)
+sq_script_test(bench_smoke ${SQ_BENCH}/smoke.sh)
+set_tests_properties(bench_smoke PROPERTIES PROCESSORS 2 TIMEOUT 120)
