@@ -65,8 +65,10 @@ static void fixture_open(fixture *f, const char *dataset, int width, int states,
   memset(f, 0, sizeof *f);
   sq_format(json, sizeof json,
             "{\"dataset\": {\"_name_\": \"parity\", \"num_test\": 200, %s}, \"train\": {\"total_steps\": 1, "
-            "\"batch_size\": %d, \"lr\": 1}, \"model\": {\"layer\": \"lru\", \"num_layers\": %d, \"hidden_dim\": %d, "
-            "\"state_dim\": %d, \"input_dim\": %d, \"output_dim\": %d, \"activation\": \"full_glu\", \"norm\": \"batch\", "
+            "\"batch_size\": %d, \"lr\": 1}, \"model\": {\"layer\": \"lru\", \"num_layers\": %d, "
+            "\"hidden_dim\": %d, "
+            "\"state_dim\": %d, \"input_dim\": %d, \"output_dim\": %d, \"activation\": \"full_glu\", "
+            "\"norm\": \"batch\", "
             "\"pooling\": \"none\", \"dropout\": 0}}",
             dataset, BATCH, layers, width, states, tokens, classes);
   if (sq_experiment_parse(&schema, json, "test", &f->e) != SQ_OK) fail_msg("%s", sq_error_text());
@@ -129,7 +131,7 @@ static void step_counter(const fixture *f, double phase, int tokens, int m)
   put(f, 0, "seq.theta_log", 0, log(phase));
   put(f, 0, "seq.B_re", 0, 1);
   put(f, 0, "seq.C_re", 0, 1);
-  put(f, 0, "seq.C_im", 1, -1); /* Re(-i h) = Im h */
+  put(f, 0, "seq.C_im", 1, -1);                                                /* Re(-i h) = Im h */
   const double d = 2 - 2 * cos(a), centre[2] = {(1 - cos(a)) / d, sin(a) / d}; /* 1 / (1 - e^(ia)) */
   for (int j = 0; j < m; ++j) {
     const double x = -(cos(j * a) * centre[0] - sin(j * a) * centre[1]),

@@ -88,7 +88,7 @@ static sq_status rows_time(plan *p)
 {
   const double start = sq_wall_s();
   sq_status st = SQ_OK;
-  p->gemm = sq_calibrate_gemm();
+  p->gemm = sq_calibrate_gemm(p->untimed ? 0.02 : 0.2);
   for (int k = 0; k < p->nrow; ++k) {
     row *r = &p->row[k];
     const sq_train_plan *t = &p->cells->plan[r->first];
@@ -98,7 +98,8 @@ static sq_status rows_time(plan *p)
     if (twin < k) {
       r->step_s = p->row[twin].step_s;
       r->timed = p->row[twin].timed;
-    } else if (!p->untimed && sq_wall_s() - start < budget_s && p->cells->bytes[r->first] < sq_memory_bytes() / 2) {
+    } else if (!p->untimed && sq_wall_s() - start < budget_s &&
+               p->cells->bytes[r->first] < sq_memory_bytes() / 2) {
       SQ_TRY(sq_calibrate_step(sq_experiment_cell(p->experiment, r->first), t, guess, &r->step_s));
       r->timed = 1;
     }
