@@ -127,6 +127,23 @@ static void parity_is_the_sum_and_the_test_is_longer(void **state)
     }
 }
 
+static void of_ones_the_label_is_the_number_of_steps(void **state)
+{
+  const sq_task_ops *ops = sq_task_find("parity");
+  int32_t token[MAX_T], label[MAX_T];
+  sq_task *t = open_task("{\"dataset\":{\"_name_\":\"parity\",\"modulus\":3,\"tokens\":\"ones\"}}");
+  (void)state;
+  for (size_t i = 0; i < 100; ++i) {
+    const int n = ops->length(t, SQ_TEST, i);
+    ops->example(t, SQ_TEST, i, token, label);
+    for (int k = 0; k < n; ++k) {
+      assert_int_equal(token[k], 1);
+      assert_int_equal(label[k], (k + 1) % 3);
+    }
+  }
+  sq_task_close(&t);
+}
+
 static void examples_depend_on_seed_split_and_index_only(void **state)
 {
   static const char *const name[] = {"selective_copying", "induction_heads", "lag_copy", "parity"};
@@ -185,6 +202,7 @@ int main(void)
       cmocka_unit_test(induction_heads_ask_for_what_followed_the_trigger),
       cmocka_unit_test(lag_copy_asks_for_the_token_some_steps_ago),
       cmocka_unit_test(parity_is_the_sum_and_the_test_is_longer),
+      cmocka_unit_test(of_ones_the_label_is_the_number_of_steps),
       cmocka_unit_test(examples_depend_on_seed_split_and_index_only),
       cmocka_unit_test(impossible_numbers_are_refused),
   };

@@ -27,6 +27,7 @@ typedef struct {
   sq_cells *cells;
   row *row;
   int nrow, ranks;
+  int untimed;     /* no step is timed */
   int *row_of;     /* (ncell) */
   double gemm;     /* FLOP/s */
   double *seconds; /* (ncell) */
@@ -87,7 +88,7 @@ static sq_status rows_time(plan *p)
 {
   const double start = sq_wall_s();
   sq_status st = SQ_OK;
-  p->gemm = sq_calibrate_gemm();
+  p->gemm = sq_calibrate_gemm(p->untimed ? 0.02 : 0.2);
   for (int k = 0; k < p->nrow; ++k) {
     row *r = &p->row[k];
     const sq_train_plan *t = &p->cells->plan[r->first];
@@ -97,7 +98,8 @@ static sq_status rows_time(plan *p)
     if (twin < k) {
       r->step_s = p->row[twin].step_s;
       r->timed = p->row[twin].timed;
-    } else if (sq_wall_s() - start < budget_s && p->cells->bytes[r->first] < sq_memory_bytes() / 2) {
+    } else if (!p->untimed && sq_wall_s() - start < budget_s &&
+               p->cells->bytes[r->first] < sq_memory_bytes() / 2) {
       SQ_TRY(sq_calibrate_step(sq_experiment_cell(p->experiment, r->first), t, guess, &r->step_s));
       r->timed = 1;
     }
@@ -216,6 +218,7 @@ static void print_totals(const plan *p, const totals *t)
   format_time(c, t->sum_s / p->ranks, unit);
   printf("about %s on %d rank%s", a, p->ranks, p->ranks == 1 ? "" : "s");
   if (p->ranks > 1) printf(" (%s on one; %s if shared evenly)", b, c);
+  printf(", %.3g core-hours", t->sum_s / 3600);
   if (t->useful == 1)
     printf("; a second rank is of no use\n");
   else
@@ -269,6 +272,7 @@ static sq_status print_json(const plan *p, const totals *t)
   cJSON_AddNumberToObject(o, "ranks", p->ranks);
   cJSON_AddNumberToObject(o, "wall_s", t->wall_s);
   cJSON_AddNumberToObject(o, "one_rank_s", t->sum_s);
+  cJSON_AddNumberToObject(o, "core_hours", t->sum_s / 3600);
   cJSON_AddNumberToObject(o, "useful_ranks", t->useful);
   cJSON_AddNumberToObject(o, "gemm_flops", p->gemm);
   for (int k = 0; k < p->nrow && rows; ++k) {
@@ -318,6 +322,7 @@ sq_status sq_app_plan(int argc, char **argv)
   totals t;
   const sq_option opt[] = {{"ranks", SQ_OPT_INT, &p.ranks, 1, 1e6},
                            {"json", SQ_OPT_FLAG, &json, 0, 0},
+                           {"untimed", SQ_OPT_FLAG, &p.untimed, 0, 0},
                            {"set", SQ_OPT_LIST, &set, 0, 0}};
   sq_words w;
   sq_experiment *e = NULL;

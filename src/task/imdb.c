@@ -25,6 +25,8 @@ static const sq_key imdb_key[] = {
     {"dataset.num_train", SQ_KEY_INT, "22500", 1, 1e9, NULL, "training examples at most"},
     {"dataset.num_valid", SQ_KEY_INT, "2500", 1, 1e9, NULL, "validation examples at most"},
     {"dataset.num_test", SQ_KEY_INT, "25000", 1, 1e9, NULL, "test examples at most"},
+    {"analysis.batch_size", SQ_KEY_INT, "32", 1, 1 << 20, NULL,
+     "sequences of the test set that are analysed"},
 };
 static const char *const size_key[SQ_NSPLIT] = {"dataset.num_train", "dataset.num_valid", "dataset.num_test"};
 static const sq_keyset imdb_keys = {"dataset._name_=imdb", imdb_key, sizeof imdb_key / sizeof *imdb_key,

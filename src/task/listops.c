@@ -30,6 +30,8 @@ static const sq_key listops_key[] = {
     {"dataset.num_test", SQ_KEY_INT, "2000", 1, 1e9, NULL, "test examples; files: at most"},
     {"dataset.max_tokens", SQ_KEY_INT, "2048", 2, LISTOPS_MAX_LENGTH, NULL,
      "longer sequences are cut, <eos> included"},
+    {"analysis.batch_size", SQ_KEY_INT, "32", 1, 1 << 20, NULL,
+     "sequences of the test set that are analysed"},
 };
 
 static int from_files(const sq_config *c)

@@ -1,7 +1,7 @@
 /* src/task/parity.c: sums modulo a number, made on the fly; modulus 2 of bits is parity.
  *
- * Tokens 0..symbols-1 are drawn uniformly; the label of a step is the sum of the tokens so far, modulo
- * `modulus`, at every step or at the last one.  Training and validation have one range of lengths, the test
+ * Tokens 0..symbols-1 are drawn uniformly, or all are 1; the label of a step is the sum of the tokens so far,
+ * modulo `modulus`, at every step or at the last one.  Training and validation have one range of lengths, the test
  * another: linear recurrences of finite precision whose eigenvalues are all positive cannot do parity at
  * lengths that they have not seen (Grazzi et al. 2024, arXiv:2411.12537). */
 #include <string.h>
@@ -10,11 +10,13 @@
 
 extern const sq_task_ops sq_task_parity;
 
-enum { MODULUS, SYMBOLS, LAST, SHORTEST, LONGEST, TEST_SHORTEST, TEST_LONGEST, NOWN }; /* in p */
+enum { MODULUS, SYMBOLS, ONES, LAST, SHORTEST, LONGEST, TEST_SHORTEST, TEST_LONGEST, NOWN }; /* in p */
 
 static const sq_key key[] = {
     {"dataset.modulus", SQ_KEY_INT, "2", 2, 65536, NULL, "labels are 0..modulus-1"},
     {"dataset.symbols", SQ_KEY_INT, "2", 2, 65536, NULL, "tokens 0..symbols-1"},
+    {"dataset.tokens", SQ_KEY_STRING, "\"random\"", 0, 0, "random|ones",
+     "ones: every token is 1, so that the label is the number of steps"},
     {"dataset.labels", SQ_KEY_STRING, "\"all\"", 0, 0, "all|last", "steps with a label"},
     {"dataset.min_length", SQ_KEY_INT, "3", 1, MADE_MAX_T, NULL, "training and validation"},
     {"dataset.max_length", SQ_KEY_INT, "40", 1, MADE_MAX_T, NULL, "training and validation"},
@@ -38,6 +40,11 @@ static sq_status conditions(const sq_config *c)
 
 static const sq_keyset keys = {"dataset._name_=parity", key, sizeof key / sizeof *key, conditions};
 
+static int all_ones(const sq_config *c)
+{
+  return strcmp(sq_config_string(c, "dataset.tokens"), "ones") == 0;
+}
+
 static int last_only(const sq_config *c)
 {
   return strcmp(sq_config_string(c, "dataset.labels"), "last") == 0;
@@ -57,6 +64,7 @@ static sq_status open_made(const sq_config *c, sq_task **t)
 {
   const int p[NOWN] = {[MODULUS] = sq_config_int(c, "dataset.modulus"),
                        [SYMBOLS] = sq_config_int(c, "dataset.symbols"),
+                       [ONES] = all_ones(c),
                        [LAST] = last_only(c),
                        [SHORTEST] = sq_config_int(c, "dataset.min_length"),
                        [LONGEST] = sq_config_int(c, "dataset.max_length"),
@@ -87,7 +95,7 @@ static void example(const sq_task *t, sq_split split, size_t i, int32_t *token, 
   const int n = start(t, split, i, &r);
   int64_t sum = 0;
   for (int k = 0; k < n; ++k) {
-    token[k] = (int32_t)sq_rng_below(&r, (uint32_t)p[SYMBOLS]);
+    token[k] = p[ONES] ? 1 : (int32_t)sq_rng_below(&r, (uint32_t)p[SYMBOLS]);
     sum = (sum + token[k]) % p[MODULUS];
     label[k] = p[LAST] && k + 1 < n ? SQ_IGNORE : (int32_t)sum;
   }

@@ -34,6 +34,7 @@ static const sq_key wikitext_key[] = {
     {"dataset.num_train", SQ_KEY_INT, "null", 1, 1e9, NULL, "training blocks at most; else all"},
     {"dataset.num_valid", SQ_KEY_INT, "null", 1, 1e9, NULL, "validation blocks at most; else all"},
     {"dataset.num_test", SQ_KEY_INT, "null", 1, 1e9, NULL, "test blocks at most; else all"},
+    {"analysis.batch_size", SQ_KEY_INT, "8", 1, 1 << 20, NULL, "sequences of the test set that are analysed"},
 };
 static const char *const size_key[SQ_NSPLIT] = {"dataset.num_train", "dataset.num_valid", "dataset.num_test"};
 static const sq_keyset wikitext_keys = {"dataset._name_=wikitext", wikitext_key,
