@@ -212,6 +212,31 @@ static void two_checkpoints_are_kept(void **state)
   assert_int_equal(file_size(old), (long)sq_checkpoint_bytes("me", &s));
 }
 
+enum { FILE_CAP = 4096 };
+typedef struct {
+  unsigned char byte[FILE_CAP];
+  size_t n;
+} bytes;
+
+static bytes bytes_of(const char *name)
+{
+  bytes b;
+  FILE *f = fopen(name, "rb");
+  assert_non_null(f);
+  b.n = fread(b.byte, 1, sizeof b.byte, f);
+  assert_true(b.n < sizeof b.byte);
+  fclose(f);
+  return b;
+}
+
+static void put_bytes(const char *name, const bytes *b)
+{
+  FILE *f = fopen(name, "wb");
+  assert_non_null(f);
+  assert_int_equal(fwrite(b->byte, 1, b->n, f), b->n);
+  assert_int_equal(fclose(f), 0);
+}
+
 static void every_damaged_byte_is_found_and_the_one_before_is_taken(void **state)
 {
   (void)state;
@@ -220,20 +245,43 @@ static void every_damaged_byte_is_found_and_the_one_before_is_taken(void **state
   write_state(1, "me");
   write_state(2, "me");
   const long size = file_size(path);
+  const bytes first = bytes_of(old), second = bytes_of(path);
   for (long at = 0; at < size; ++at) {
     flip(path, at);
     assert_int_equal(read_state("me", note), 1);
     assert_non_null(strstr(note, "the one before is taken (step 1)"));
-    flip(path, at);
+    put_bytes(path, &second);
+    put_bytes(old, &first);
   }
   assert_int_equal(read_state("me", note), 2);
   for (long length = size - 1; length >= 0; length -= 7) {
     assert_int_equal(truncate(path, length), 0);
     assert_int_equal(read_state("me", note), 1);
     assert_non_null(strstr(note, "truncated"));
+    put_bytes(path, &second);
+    put_bytes(old, &first);
   }
+  assert_int_equal(truncate(path, size / 3), 0);
   assert_int_equal(truncate(old, size / 2), 0);
   assert_int_equal(read_state("me", note), -1);
+  assert_non_null(strstr(note, old));
+}
+
+/* The damaged file must not push the whole one out when the next is written. */
+static void a_damaged_checkpoint_does_not_outlive_the_one_before(void **state)
+{
+  (void)state;
+  char note[512];
+  sq_checkpoint_remove(path);
+  write_state(1, "me");
+  write_state(2, "me");
+  flip(path, file_size(path) / 2);
+  assert_int_equal(read_state("me", note), 1);
+  write_state(3, "me");
+  flip(path, file_size(path) / 2);
+  assert_int_equal(read_state("me", note), 1);
+  assert_int_equal(read_state("me", note), 1);
+  assert_string_equal(note, "");
 }
 
 static void a_file_of_another_owner_is_not_read(void **state)
@@ -281,6 +329,7 @@ int main(void)
       cmocka_unit_test(a_run_that_met_its_stop_criterion_takes_no_more_steps),
       cmocka_unit_test(two_checkpoints_are_kept),
       cmocka_unit_test(every_damaged_byte_is_found_and_the_one_before_is_taken),
+      cmocka_unit_test(a_damaged_checkpoint_does_not_outlive_the_one_before),
       cmocka_unit_test(a_file_of_another_owner_is_not_read),
       cmocka_unit_test(a_write_that_fails_leaves_the_checkpoint_before),
   };

@@ -118,12 +118,16 @@ sq_status sq_store_create(MPI_Comm comm, const char *path, const sq_store_plan *
    `running` become `waiting`, their rows kept for a checkpoint; so do finished cells with a wrong checksum (with a
    note that names them).
 
-   From create or resume to close rank 0 holds PATH.lock: a small text that names host, process and start. */
+   From create or resume to close rank 0 holds PATH.lock: a small text that names host, process, batch job and start, and
+   changes every few seconds as a sign of life. */
 sq_status sq_store_resume(MPI_Comm comm, const char *path, const sq_store_plan *p, sq_store **s);
 /* Collective; after a rank died do not call it. */
 sq_status sq_store_close(sq_store **s);
+/* Rank 0: another run has taken the file over, since this one's lock was removed or gave no sign of life for long; stop
+   writing.  0 on the other ranks. */
+int sq_store_is_lost(const sq_store *s);
 /* Whether a run holds the file's lock: 0 also if the holder was a process of this host that has ended.  who:
-   "process 12 on host a (started ...)", or "" if the lock does not say. */
+   "process 12 on host a (job 34, started ...)", or "" if the lock does not say. */
 int sq_store_is_written(const char *path, char *who, size_t cap);
 sq_cell_status sq_store_status(const sq_store *s, int cell); /* as of create or resume */
 /* Everything that this process has written is on the disk afterwards.  Independent; by a descriptor of its own,

@@ -146,7 +146,7 @@ sq_status sq_train_cell(const sq_config *c, const sq_model *m, const sq_task *t,
    checkpoint before stays. */
 sq_status sq_checkpoint_write(const char *path, const char *owner, const sq_train_state *s);
 /* Reads the newest whole checkpoint of this owner into the state's parts: 1 if there is one.  What is wrong with a
-   damaged one goes to `note` ("" if nothing); the one before is then taken. */
+   damaged one goes to `note` ("" if nothing); the one before is then taken, and takes its name. */
 int sq_checkpoint_read(const char *path, const char *owner, sq_train_state *s, char *note, size_t cap);
 /* Removes PATH, PATH.old and leftovers of an interrupted write. */
 void sq_checkpoint_remove(const char *path);

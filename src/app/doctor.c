@@ -11,11 +11,11 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/statvfs.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "app.h"
 #include "cells.h"
+#include "file_system.h"
 #include "progress.h"
 #include "sq/base.h"
 #include "sq/eigen.h"
@@ -200,28 +200,10 @@ done:
 
 /* ---- the folder -------------------------------------------------------------------------------------- */
 
-static const char *file_system_name(const char *dir)
-{
-  static const struct {
-    unsigned long magic;
-    const char *name;
-  } known[] = {
-      {0xEF53, "ext4"},       {0x58465342, "xfs"},     {0x6969, "nfs"},       {0x0BD00BD0, "lustre"},
-      {0x01021994, "tmpfs"},  {0x794c7630, "overlay"}, {0x9123683E, "btrfs"}, {0x47504653, "gpfs"},
-      {0x19830326, "beegfs"}, {0x2FC12FC1, "zfs"},     {0xFF534D42, "cifs"},  {0xFE534D42, "smb2"},
-      {0x65735546, "fuse"},   {0x01021997, "9p"},      {0x00C36400, "ceph"},  {0x6A656A63, "virtiofs"}};
-  static char other[32];
-  struct statfs s;
-  if (statfs(dir, &s) != 0) return "unknown";
-  for (size_t i = 0; i < sizeof known / sizeof *known; ++i)
-    if (((unsigned long)s.f_type & 0xFFFFFFFFul) == known[i].magic) return known[i].name;
-  sq_format(other, sizeof other, "type 0x%lx", (unsigned long)s.f_type & 0xFFFFFFFFul);
-  return other;
-}
-
 static void check_file_system(report *r, const char *dir)
 {
-  const char *name = file_system_name(dir);
+  const char *name = sq_fs_name(dir);
+  sq_fs_trouble trouble[SQ_FS_TROUBLES];
   struct statvfs v;
   char a[32] = "?";
   double space = INFINITY;
@@ -229,19 +211,16 @@ static void check_file_system(report *r, const char *dir)
     space = (double)v.f_bavail * (double)v.f_frsize;
     sq_format_bytes(a, space);
   }
-  if (strcmp(name, "nfs") == 0 || strcmp(name, "cifs") == 0 || strcmp(name, "smb2") == 0 ||
-      strcmp(name, "fuse") == 0) {
-    if (r->nhost > 1) {
-      warning(r, "file system of %s: %s, written from %d hosts", dir, name, r->nhost);
-      remedy("hosts may see each other's data late or never: use a parallel file system (--dir)");
-    } else {
-      ok("file system of %s: %s (fine from one host)", dir, name);
-    }
-  } else if (strcmp(name, "tmpfs") == 0) {
+  if (strcmp(name, "tmpfs") == 0) {
     warning(r, "file system of %s: tmpfs, which takes memory and is gone after a restart", dir);
     remedy("keep results elsewhere (--dir)");
   } else {
     ok("file system of %s: %s", dir, name);
+  }
+  const int n = sq_fs_troubles(dir, r->nhost, trouble);
+  for (int i = 0; i < n; ++i) {
+    warning(r, "%s", trouble[i].what);
+    remedy("%s", trouble[i].remedy);
   }
   if (space < 1e9) {
     warning(r, "free space in %s: %s", dir, a);
@@ -273,16 +252,11 @@ static void check_locks(report *r, const char *path)
   unlink(path);
 }
 
-static void check_mpi_io(report *r, const char *path)
+static void check_mpi_io(report *r, const char *dir, const char *path)
 {
-  const char *chosen = getenv("OMPI_MCA_io");
-  char mpi[MPI_MAX_LIBRARY_VERSION_STRING];
   MPI_File f;
   int n;
   const int st = MPI_File_open(MPI_COMM_WORLD, path, MPI_MODE_CREATE | MPI_MODE_RDWR, MPI_INFO_NULL, &f);
-  MPI_Get_library_version(mpi, &n);
-  const char *fallback =
-      strncmp(mpi, "Open MPI", 8) == 0 ? "the default, ompio unless the file system is Lustre" : "ROMIO";
   if (st != MPI_SUCCESS) {
     char why[MPI_MAX_ERROR_STRING];
     MPI_Error_string(st, why, &n);
@@ -291,7 +265,7 @@ static void check_mpi_io(report *r, const char *path)
     return;
   }
   MPI_File_close(&f);
-  ok("MPI-IO: %s", chosen ? chosen : fallback);
+  ok("MPI-IO: %s", sq_mpi_io_name(dir));
   MPI_Barrier(MPI_COMM_WORLD);
   if (sq_app_rank() == 0) unlink(path);
 }
@@ -401,7 +375,7 @@ sq_status sq_app_doctor(int argc, char **argv)
     scratch_name(path, dir, "lock");
     if (sq_app_rank() == 0) check_locks(&r, path);
     scratch_name(path, dir, "io");
-    check_mpi_io(&r, path);
+    check_mpi_io(&r, dir, path);
     scratch_name(path, dir, "h5");
     check_hdf5(&r, path);
   }

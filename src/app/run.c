@@ -1,6 +1,7 @@
 /* src/app/run.c: `run`.  Everything that can be wrong is checked before the file is made: configuration,
  * models, memory, data. */
 #include <errno.h>
+#include <libgen.h>
 #include <math.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -11,6 +12,7 @@
 
 #include "app.h"
 #include "cells.h"
+#include "file_system.h"
 #include "progress.h"
 #include "sq/base.h"
 #include "sq/grid.h"
@@ -36,6 +38,7 @@ typedef struct {
   struct stat file;       /* rank 0: the results file when it was opened */
   double looked_s;        /* rank 0: when it was last looked for */
   int file_gone;          /* rank 0: somebody removed or replaced it */
+  int file_lost;          /* rank 0: another run has taken it over */
 } run;
 
 /* ---- stopping ---------------------------------------------------------------------------------------- */
@@ -76,8 +79,14 @@ static double deadline_of(double time_limit)
   double deadline = INFINITY;
   const char *end = getenv("SLURM_JOB_END_TIME");
   if (time_limit > 0) deadline = sq_wall_s() + with_margin(time_limit);
-  if (end && atof(end) > 0)
-    deadline = fmin(deadline, sq_wall_s() + with_margin(fmax(0, atof(end) - (double)time(NULL))));
+  if (end && atof(end) > 0) {
+    /* The only look at a clock that can be set: from here on the deadline is in monotonic time. */
+    const double left = atof(end) - (double)time(NULL);
+    if (left > 0)
+      deadline = fmin(deadline, sq_wall_s() + with_margin(left));
+    else
+      sq_warn("SLURM_JOB_END_TIME=%s is %.0f s ago: is this host's clock right? It is not used", end, -left);
+  }
   return deadline;
 }
 
@@ -103,6 +112,7 @@ static void look_for_file(run *r)
   struct stat is;
   if (sq_app_rank() != 0 || r->file_gone || now - r->looked_s < 5) return;
   r->looked_s = now;
+  r->file_lost |= sq_store_is_lost(r->store);
   r->file_gone = stat(r->path, &is) != 0 || is.st_dev != r->file.st_dev || is.st_ino != r->file.st_ino;
 }
 
@@ -110,7 +120,7 @@ static int watch(void *user)
 {
   run *r = user;
   look_for_file(r);
-  return stop_asked(r) || r->file_gone;
+  return stop_asked(r) || r->file_gone || r->file_lost;
 }
 
 /* ---- checks before the file -------------------------------------------------------------------------- */
@@ -176,6 +186,18 @@ static int file_exists(const char *path)
   return yes;
 }
 
+/* Rank 0: what `doctor` would say of the folder, for those who did not ask. */
+static void warn_of_file_system(const run *r)
+{
+  sq_fs_trouble t[SQ_FS_TROUBLES];
+  char hosts[512], dir[sizeof r->path];
+  sq_format(dir, sizeof dir, "%s", r->path);
+  const int nhost = sq_hosts_gather(MPI_COMM_WORLD, hosts, sizeof hosts);
+  if (sq_app_rank() != 0) return;
+  const int n = sq_fs_troubles(dirname(dir), nhost, t);
+  for (int i = 0; i < n; ++i) sq_warn("%s; remedy: %s", t[i].what, t[i].remedy);
+}
+
 /* Failed cells are run again: their memory or data may be there now. */
 static void skip_finished(run *r)
 {
@@ -226,6 +248,7 @@ static sq_status file_open(run *r)
   if (exists && !r->o.resume)
     return sq_fail(SQ_ERR_USAGE, "%s: exists already: --resume goes on with it, --out names another file",
                    r->path);
+  warn_of_file_system(r);
   if (r->o.resume && !exists) sq_note("%s does not exist yet: nothing to resume, starting it", r->path);
   if (exists) {
     if (!r->o.other_cpu) SQ_TRY(sq_app_agree(sq_app_rank() == 0 ? same_machine(r) : SQ_OK));
@@ -391,7 +414,8 @@ sq_status sq_app_run(int argc, char **argv)
     st = sq_app_agree(
         r.file_gone
             ? sq_fail(SQ_ERR_IO, "%s was removed or replaced during the run: its results are lost", r.path)
-            : st);
+        : r.file_lost ? sq_fail(SQ_ERR_IO, "%s was taken over by another run: this one has stopped", r.path)
+                      : st);
   const sq_status closed = sq_app_agree(sq_store_close(&r.store));
   if (st == SQ_OK || st == SQ_STOPPED) {
     if (closed != SQ_OK)

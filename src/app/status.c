@@ -67,7 +67,7 @@ sq_status sq_app_status(int argc, char **argv)
   sq_words file;
   sq_results *r = NULL;
   int count[SQ_CELL_FAILED + 1] = {0};
-  char who[400];
+  char who[512];
   sq_status st;
   SQ_TRY(sq_args_parse("status", argc, argv, NULL, 0, "RESULTS.h5", 1, 1, &file));
   SQ_TRY(sq_results_open(file.v[0], &r));

@@ -1,11 +1,17 @@
 /* src/store/lock.c: FILE.lock beside a results file says who writes it.
  *
  * The name is the lock, made with O_EXCL; flock(2) on it, where the file system has that, tells a holder that
- * lives from one that was killed.  The results file itself stays untouched: HDF5's own locks fail on many parallel
- * file systems, and would keep readers out. */
+ * lives from one that was killed.  Of a holder on another host, and where flock is off (Lustre, NFS), only signs of
+ * life tell: the holder changes the text every few seconds, and who wants the file watches that for longer.  No clock
+ * is compared with another.  A holder that finds somebody else's text in its lock stops writing.
+ *
+ * The results file itself stays untouched: HDF5's own locks fail on many parallel file systems, and would keep
+ * readers out. */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,20 +24,33 @@
 #include "store_impl.h"
 
 enum {
-  YOUNG_S = 10 /* an empty file of this age is not of a run that is just starting */
-};
-
-struct sq_lock {
-  int fd;
-  char *path; /* of the lock file; owned */
+  YOUNG_S = 10, /* an empty file of this age is not of a run that is just starting */
+  BEAT_S = 5,   /* between two signs of life */
+  PATIENCE_S =
+      30, /* without one a holder is taken to be dead: six beats, for slow file systems and loaded hosts */
+  SILENT_S = 120, /* for `status`, which does not wait: age of the last sign */
+  TEXT = 512
 };
 
 typedef struct {
   long pid; /* 0: not there */
-  char host[256], started[64];
+  char host[256], started[64], job[64];
 } holder;
 
-typedef enum { HELD, STALE, GONE } verdict;
+struct sq_lock {
+  int fd;
+  char *path; /* of the lock file; owned */
+  holder me;
+  unsigned beat;
+  atomic_int lost; /* somebody else has it */
+  int beating;     /* the thread below runs */
+  pthread_t thread;
+  pthread_mutex_t mutex;
+  pthread_cond_t end;
+  int ending; /* guarded by mutex */
+};
+
+typedef enum { HELD, STALE, GONE, UNSURE } verdict;
 
 static void host_name(char out[256])
 {
@@ -39,23 +58,67 @@ static void host_name(char out[256])
   if (gethostname(out, 255) != 0 || out[0] == '\0') sq_format(out, 256, "unknown");
 }
 
-static holder read_holder(int fd)
+/* As the batch system's commands take it: a task of an array has a number of its own too, which they do not show. */
+static void job_name(char out[64])
 {
-  holder h = {0};
-  char text[512] = "";
-  const ssize_t n = pread(fd, text, sizeof text - 1, 0);
-  if (n <= 0 || sscanf(text, "host %255s\npid %ld\nstarted %63s", h.host, &h.pid, h.started) != 3)
+  const char *id = getenv("SLURM_JOB_ID"), *array = getenv("SLURM_ARRAY_JOB_ID"),
+             *task = getenv("SLURM_ARRAY_TASK_ID");
+  if (array != NULL && task != NULL)
+    sq_format(out, 64, "%.30s_%.30s", array, task);
+  else
+    sq_format(out, 64, "%.60s", id != NULL && id[0] != '\0' ? id : "-");
+}
+
+static holder myself(void)
+{
+  holder h = {.pid = (long)getpid()};
+  host_name(h.host);
+  sq_time_iso(h.started);
+  job_name(h.job);
+  return h;
+}
+
+static int read_text(int fd, char text[TEXT])
+{
+  const ssize_t n = pread(fd, text, TEXT - 1, 0);
+  text[n > 0 ? n : 0] = '\0';
+  return n > 0;
+}
+
+static holder parse_holder(const char *text)
+{
+  holder h = {.job = "-"};
+  if (sscanf(text, "host %255s\npid %ld\nstarted %63s\njob %63s", h.host, &h.pid, h.started, h.job) < 3)
     h = (holder){0};
   return h;
 }
 
-static int write_holder(int fd)
+static holder read_holder(int fd)
 {
-  char host[256], time[32], text[512];
-  host_name(host);
-  sq_time_iso(time);
-  const int n = snprintf(text, sizeof text, "host %s\npid %ld\nstarted %s\n", host, (long)getpid(), time);
-  return ftruncate(fd, 0) == 0 && pwrite(fd, text, (size_t)n, 0) == n;
+  char text[TEXT];
+  return read_text(fd, text) ? parse_holder(text) : (holder){0};
+}
+
+static int same_holder(const holder *a, const holder *b)
+{
+  return a->pid == b->pid && strcmp(a->host, b->host) == 0 && strcmp(a->started, b->started) == 0 &&
+         strcmp(a->job, b->job) == 0;
+}
+
+/* In place and of one length, so that it needs no space on a full disk. */
+static int write_holder(int fd, const holder *h, unsigned beat)
+{
+  char text[TEXT];
+  const int n = snprintf(text, sizeof text, "host %s\npid %ld\nstarted %s\njob %s\nbeat %010u\n", h->host,
+                         h->pid, h->started, h->job, beat);
+  return pwrite(fd, text, (size_t)n, 0) == n && ftruncate(fd, n) == 0;
+}
+
+static void describe(const holder *h, char *out, size_t cap)
+{
+  const int job = strcmp(h->job, "-") != 0;
+  snprintf(out, cap, "process %ld on host %s (%s%s%sstarted %s)", h->pid, h->host, job ? "job " : "",
+           job ? h->job : "", job ? ", " : "", h->started);
 }
 
 static int has_flock(int error)
@@ -75,7 +138,7 @@ static int try_flock(int fd, int how)
   return EWOULDBLOCK;
 }
 
-/* Of an open lock file; how: LOCK_EX to take it over, LOCK_SH to look.  Of another host only the text tells. */
+/* Of an open lock file; how: LOCK_EX to take it over, LOCK_SH to look.  UNSURE: only signs of life can tell. */
 static verdict judge(int fd, const char *path, int how, holder *h)
 {
   struct stat here, named;
@@ -86,50 +149,178 @@ static verdict judge(int fd, const char *path, int how, holder *h)
   if (error != 0 && has_flock(error)) return HELD;
   if (h->pid == 0) return time(NULL) - here.st_mtime > YOUNG_S ? STALE : HELD;
   host_name(host);
-  if (strcmp(host, h->host) != 0) return HELD;
+  if (strcmp(host, h->host) != 0) return UNSURE;
   if (error == 0) return STALE; /* ends with the process, whose number may be another's by now */
-  return kill((pid_t)h->pid, 0) != 0 && errno == ESRCH ? STALE : HELD;
+  return kill((pid_t)h->pid, 0) != 0 && errno == ESRCH ? STALE : UNSURE;
+}
+
+/* By name each time: a network file system looks at the server again when a file is opened. */
+static int look(const char *path, char text[TEXT], struct stat *s)
+{
+  const int fd = open(path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return 0;
+  read_text(fd, text);
+  const int there = fstat(fd, s) == 0;
+  close(fd);
+  return there;
+}
+
+/* Waits for a sign of life: a changed text or time of change. */
+static verdict observe(const char *file, const char *path, const holder *h)
+{
+  char first[TEXT], now[TEXT], who[TEXT];
+  struct stat was, is;
+  const struct timespec second = {1, 0};
+  if (!look(path, first, &was)) return GONE;
+  describe(h, who, sizeof who);
+  sq_note("%s: waiting up to %d s for a sign of life of %s", file, PATIENCE_S, who);
+  for (int s = 0; s < PATIENCE_S; ++s) {
+    nanosleep(&second, NULL);
+    if (!look(path, now, &is) || is.st_ino != was.st_ino) return GONE;
+    if (strcmp(now, first) != 0 || is.st_mtim.tv_sec != was.st_mtim.tv_sec ||
+        is.st_mtim.tv_nsec != was.st_mtim.tv_nsec)
+      return HELD;
+  }
+  sq_note("%s: there was none: taking it over", file);
+  return STALE;
 }
 
 static sq_status refuse(const char *file, const holder *h)
 {
+  char who[TEXT];
   if (h->pid == 0)
     return sq_fail(SQ_ERR_USAGE,
                    "%s is being written by a process that has just started; if there is none, remove %s.lock",
                    file, file);
-  return sq_fail(
-      SQ_ERR_USAGE,
-      "%s is being written by process %ld on host %s (started %s); if that run is dead, remove %s.lock", file,
-      h->pid, h->host, h->started, file);
+  describe(h, who, sizeof who);
+  return sq_fail(SQ_ERR_USAGE, "%s is being written by %s; if that run is dead, remove %s.lock", file, who,
+                 file);
 }
 
-/* *fd: of a lock that is held now; -1 with SQ_OK: somebody else was faster, look again. */
-static sq_status take(const char *file, const char *path, int *fd)
+/* Where flock does not decide, two that wait for the same holder may both find it dead: the last that writes has it. */
+static int still_mine(const sq_lock *l, int fd)
+{
+  const struct timespec moment = {1, 0};
+  nanosleep(&moment, NULL);
+  const holder now = read_holder(fd);
+  return same_holder(&now, &l->me);
+}
+
+static sq_status make(sq_lock *l)
+{
+  while (flock(l->fd, LOCK_EX) != 0 && errno == EINTR) continue; /* without flock the name alone does */
+  if (write_holder(l->fd, &l->me, 0)) return SQ_OK;
+  const int error = errno;
+  unlink(l->path);
+  close(l->fd);
+  l->fd = -1;
+  return sq_fail(SQ_ERR_IO, "%s: cannot be written: %s", l->path, strerror(error));
+}
+
+/* l->fd: of a lock that is held now; -1 with SQ_OK: somebody else was faster, look again. */
+static sq_status take(const char *file, sq_lock *l)
 {
   holder h = {0};
-  *fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-  if (*fd >= 0) {
-    while (flock(*fd, LOCK_EX) != 0 && errno == EINTR) continue; /* without flock the name alone does */
-    if (write_holder(*fd)) return SQ_OK;
-    const int error = errno;
-    unlink(path);
-    close(*fd);
-    *fd = -1;
-    return sq_fail(SQ_ERR_IO, "%s: cannot be written: %s", path, strerror(error));
-  }
-  if (errno != EEXIST) return sq_fail(SQ_ERR_IO, "%s: cannot be created: %s", path, strerror(errno));
-  const int old = open(path, O_RDWR | O_CLOEXEC);
+  l->fd = open(l->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  if (l->fd >= 0) return make(l);
+  if (errno != EEXIST) return sq_fail(SQ_ERR_IO, "%s: cannot be created: %s", l->path, strerror(errno));
+  const int old = open(l->path, O_RDWR | O_CLOEXEC);
   if (old < 0) {
     if (errno == ENOENT) return SQ_OK;
-    return sq_fail(SQ_ERR_IO, "%s: cannot be opened: %s", path, strerror(errno));
+    return sq_fail(SQ_ERR_IO, "%s: cannot be opened: %s", l->path, strerror(errno));
   }
-  const verdict v = judge(old, path, LOCK_EX, &h);
-  if (v == STALE && write_holder(old)) {
-    *fd = old;
+  verdict v = judge(old, l->path, LOCK_EX, &h);
+  const int sure = v != UNSURE;
+  if (v == UNSURE) v = observe(file, l->path, &h);
+  if (v == STALE && write_holder(old, &l->me, 0) && (sure || still_mine(l, old))) {
+    l->fd = old;
     return SQ_OK;
   }
+  if (v == STALE) h = read_holder(old);
   close(old);
   return v == GONE ? SQ_OK : refuse(file, &h);
+}
+
+/* ---- signs of life ----------------------------------------------------------------------------------- */
+
+/* Somebody removed the name while this run lives: it gets it back, unless another run has it. */
+static int make_again(sq_lock *l)
+{
+  const int fd = open(l->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  if (fd < 0) return errno != EEXIST;
+  flock(fd, LOCK_EX | LOCK_NB);
+  write_holder(fd, &l->me, l->beat);
+  close(l->fd);
+  l->fd = fd;
+  return 1;
+}
+
+static void beat(sq_lock *l)
+{
+  struct stat here, named;
+  if (fstat(l->fd, &here) != 0) return;
+  if (stat(l->path, &named) != 0) {
+    if (errno == ENOENT && !make_again(l)) l->lost = 1;
+    return;
+  }
+  const holder now = read_holder(l->fd);
+  if (here.st_ino != named.st_ino || (now.pid != 0 && !same_holder(&now, &l->me))) {
+    l->lost = 1;
+    return;
+  }
+  if (!write_holder(l->fd, &l->me, ++l->beat)) futimens(l->fd, NULL);
+  fdatasync(l->fd); /* a network file system's other hosts see it then */
+}
+
+static void *beat_on(void *user)
+{
+  sq_lock *l = user;
+  pthread_mutex_lock(&l->mutex);
+  while (!l->ending && !l->lost) {
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += BEAT_S;
+    if (pthread_cond_timedwait(&l->end, &l->mutex, &until) == ETIMEDOUT && !l->ending) {
+      pthread_mutex_unlock(&l->mutex); /* the file system may take its time */
+      beat(l);
+      pthread_mutex_lock(&l->mutex);
+    }
+  }
+  pthread_mutex_unlock(&l->mutex);
+  return NULL;
+}
+
+/* A thread, because a step, a data set or an eigenvalue problem may take minutes.  Signals are the main thread's.
+   Without a thread the lock is still a lock on this host. */
+static void start_beating(sq_lock *l)
+{
+  pthread_condattr_t attr;
+  sigset_t all, was;
+  pthread_mutex_init(&l->mutex, NULL);
+  pthread_condattr_init(&attr);
+  pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+  pthread_cond_init(&l->end, &attr);
+  pthread_condattr_destroy(&attr);
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &was);
+  l->beating = pthread_create(&l->thread, NULL, beat_on, l) == 0;
+  pthread_sigmask(SIG_SETMASK, &was, NULL);
+}
+
+static void stop_beating(sq_lock *l)
+{
+  pthread_mutex_lock(&l->mutex);
+  l->ending = 1;
+  pthread_cond_signal(&l->end);
+  pthread_mutex_unlock(&l->mutex);
+  if (l->beating) pthread_join(l->thread, NULL);
+  pthread_cond_destroy(&l->end);
+  pthread_mutex_destroy(&l->mutex);
+}
+
+int sq_lock_is_lost(const sq_lock *l)
+{
+  return l != NULL && l->lost;
 }
 
 sq_status sq_lock_take(const char *file, sq_lock **out)
@@ -143,9 +334,11 @@ sq_status sq_lock_take(const char *file, sq_lock **out)
     free(l);
     return sq_fail(SQ_ERR_MEMORY, "%s: no memory for its lock", file);
   }
-  for (int i = 0; i < 100 && l->fd < 0 && st == SQ_OK; ++i) st = take(file, l->path, &l->fd);
+  l->me = myself();
+  for (int i = 0; i < 100 && l->fd < 0 && st == SQ_OK; ++i) st = take(file, l);
   if (st == SQ_OK && l->fd < 0) st = sq_fail(SQ_ERR_IO, "%s: cannot be had", l->path);
   if (st == SQ_OK) {
+    start_beating(l);
     *out = l;
     return SQ_OK;
   }
@@ -159,7 +352,8 @@ void sq_lock_release(sq_lock **pl)
   sq_lock *l = *pl;
   if (l == NULL) return;
   *pl = NULL;
-  unlink(l->path); /* while it is held: who waits sees that the name has gone */
+  stop_beating(l);
+  if (!l->lost) unlink(l->path); /* while it is held: who waits sees that the name has gone */
   close(l->fd);
   free(l->path);
   free(l);
@@ -173,9 +367,10 @@ int sq_store_is_written(const char *file, char *who, size_t cap)
   if (snprintf(path, sizeof path, "%s.lock", file) >= (int)sizeof path) return 0;
   const int fd = open(path, O_RDONLY | O_CLOEXEC);
   if (fd < 0) return errno == EACCES; /* somebody's, whom we may not see */
-  const verdict v = judge(fd, path, LOCK_SH, &h);
+  verdict v = judge(fd, path, LOCK_SH, &h);
+  struct stat s;
+  if (v == UNSURE) v = fstat(fd, &s) == 0 && time(NULL) - s.st_mtime < SILENT_S ? HELD : STALE;
   close(fd);
-  if (v == HELD && h.pid != 0)
-    snprintf(who, cap, "process %ld on host %s (started %s)", h.pid, h.host, h.started);
+  if (v == HELD && h.pid != 0) describe(&h, who, cap);
   return v == HELD;
 }

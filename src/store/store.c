@@ -324,6 +324,11 @@ sq_status sq_store_segment(sq_store *s, const sq_segment *g)
   return st;
 }
 
+int sq_store_is_lost(const sq_store *s)
+{
+  return sq_lock_is_lost(s->lock);
+}
+
 sq_cell_status sq_store_status(const sq_store *s, int cell)
 {
   SQ_ASSERT(cell >= 0 && cell < s->file.ncell);

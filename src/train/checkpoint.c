@@ -193,23 +193,20 @@ static int read_file(const char *path, const char *owner, sq_train_state *s, con
   return *wrong == NULL ? 1 : -1;
 }
 
-int sq_checkpoint_read(const char *path, const char *owner, sq_train_state *s, char *note, size_t cap)
+/* The newest whole one of the two; 0: none. */
+static int read_newest(const char *path, const names *n, const char *owner, sq_train_state *s, char *note,
+                       size_t cap)
 {
-  names n;
-  const char *wrong;
+  const char *const candidate[2] = {path, n->old}, *wrong;
   size_t used = 0;
-
   note[0] = '\0';
-  if (names_of(path, &n) != SQ_OK) {
-    sq_error_clear();
-    return 0;
-  }
-  const char *const candidate[2] = {path, n.old};
   for (int i = 0; i < 2; ++i) {
     const int found = read_file(candidate[i], owner, s, &wrong);
     if (found > 0) {
       if (used > 0 && used < cap)
         snprintf(note + used, cap - used, "; the one before is taken (step %ld)", s->step);
+      /* It takes the name of the damaged one, which the next write would otherwise put into its place. */
+      if (used > 0) rename(n->old, path);
       return 1;
     }
     if (found < 0 && used < cap)
@@ -217,6 +214,19 @@ int sq_checkpoint_read(const char *path, const char *owner, sq_train_state *s, c
           (size_t)snprintf(note + used, cap - used, "%s%s: %s", used > 0 ? "; " : "", candidate[i], wrong);
   }
   return 0;
+}
+
+int sq_checkpoint_read(const char *path, const char *owner, sq_train_state *s, char *note, size_t cap)
+{
+  names n;
+  note[0] = '\0';
+  if (names_of(path, &n) != SQ_OK) {
+    sq_error_clear();
+    return 0;
+  }
+  if (read_newest(path, &n, owner, s, note, cap)) return 1;
+  /* Another rank that reads the same one may just have renamed it. */
+  return note[0] != '\0' && read_newest(path, &n, owner, s, note, cap);
 }
 
 void sq_checkpoint_remove(const char *path)

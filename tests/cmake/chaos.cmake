@@ -1,0 +1,6 @@
+# Machines that misbehave: a preloaded library that fills disks and sets clocks, and runs that are hit at random moments.
+add_library(sq_preload MODULE preload.c)
+target_compile_definitions(sq_preload PRIVATE _GNU_SOURCE)
+target_link_libraries(sq_preload PRIVATE ${CMAKE_DL_LIBS})
+sq_script_test(chaos ${CMAKE_CURRENT_SOURCE_DIR}/chaos.py ARGS --rounds 20)
+set_tests_properties(chaos PROPERTIES PROCESSORS 2)
