@@ -20,7 +20,7 @@
  * ssm.c builds the model, ssm_pass.c runs it. */
 #pragma once
 
-#include "model_impl.h"
+#include "match.h"
 
 typedef enum { GATE_FULL /* full_glu */, GATE_HALF1, GATE_HALF2, GATE_NONE /* gelu */ } gate_kind;
 
@@ -43,6 +43,7 @@ typedef struct {
   int max_head_rows;
   double dropout;
   dense_place encoder, decoder;
+  sq_match match; /* instead of decoder where the model is of pairs */
   /* (nlayer).  With prenorm the norm of a layer stands before its other tensors, else behind them: both ways the
      range of theta that a backward segment writes begins with a norm and ends where the next norm begins. */
   ssm_place *layer;
@@ -73,6 +74,7 @@ typedef struct {
   int32_t *label;      /* (n) */
   sq_real *hx, *dhx;   /* (n,D) */
   sq_real *xent;
+  sq_match_work match;
 } ssm_work;
 
 /* Cuts the workspace; counts with a->base == NULL. */

@@ -11,9 +11,9 @@ cd "$(dirname "$0")/../.."
 seconds=${1:-60}
 [ $# -eq 0 ] || shift
 build=${SQ_FUZZ_BUILD:-build-fuzz}
-[ -f "$build/CMakeCache.txt" ] || cmake -S . -B "$build" -DCMAKE_C_COMPILER=clang -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSQ_FUZZ=ON >/dev/null
+[ -d "$build/tests" ] || cmake -S . -B "$build" -DCMAKE_C_COMPILER=clang -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSQ_FUZZ=ON >/dev/null
 [ $# -gt 0 ] || set -- $(cd tests/fuzz && ls fuzz_*.c | sed 's/\.c$//')
-cmake --build "$build" --target "$@" -j "${SQ_FUZZ_JOBS:-2}" >/dev/null
+[ "${SQ_FUZZ_JOBS:-2}" = 0 ] || cmake --build "$build" --target "$@" -j "${SQ_FUZZ_JOBS:-2}" >/dev/null # 0: as they are
 python3 tests/fuzz/make_corpus.py "$build/fuzz/seed"
 export TMPDIR
 TMPDIR=$(mktemp -d -p "$([ -w /dev/shm ] && echo /dev/shm || echo "${TMPDIR:-/tmp}")") # many small files
