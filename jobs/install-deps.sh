@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 . jobs/lib.sh
 
 packages="gcc libc6-dev cmake ninja-build pkg-config openmpi-bin libopenmpi-dev libhdf5-openmpi-dev libopenblas-pthread-dev
-  libscalapack-openmpi-dev libfftw3-dev libcjson-dev python3-h5py python3-matplotlib"
+  libscalapack-openmpi-dev libfftw3-dev libcjson-dev libpng-dev python3-h5py python3-matplotlib"
 test_packages="libcmocka-dev hdf5-tools python3-xarray python3-h5netcdf git"
 leg_packages="clang libclang-rt-14-dev clang-format mpich libmpich-dev libhdf5-mpich-dev libscalapack-mpich-dev liblapack-dev libblas-dev"
 
@@ -32,11 +32,11 @@ if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
   [ -z "$missing" ] || echo "not found:$missing"
   cat <<'X'
 This system has no apt.  Needed: a C17 compiler, CMake 3.25 or newer, pkg-config, MPI, HDF5 built with that MPI, OpenBLAS
-(or MKL, LibSci, AOCL: -DSQ_BLAS=...), ScaLAPACK, FFTW 3 (double and single), cJSON; for the tests cmocka and the HDF5 tools; for figures Python 3 with h5py and
+(or MKL, LibSci, AOCL: -DSQ_BLAS=...), ScaLAPACK, FFTW 3 (double and single), cJSON; libpng for task pathfinder; for the tests cmocka and the HDF5 tools; for figures Python 3 with h5py and
 matplotlib.
   dnf:   dnf install gcc cmake ninja-build pkgconf-pkg-config openmpi-devel hdf5-openmpi-devel openblas-devel scalapack-openmpi-devel
-             fftw-devel cjson-devel libcmocka-devel hdf5 python3-h5py python3-matplotlib ; module load mpi
-  Spack: spack install cmake ninja openmpi hdf5+mpi+hl openblas netlib-scalapack fftw precision=float,double cjson cmocka py-h5py py-matplotlib
+             fftw-devel cjson-devel libpng-devel libcmocka-devel hdf5 python3-h5py python3-matplotlib ; module load mpi
+  Spack: spack install cmake ninja openmpi hdf5+mpi+hl openblas netlib-scalapack fftw precision=float,double cjson libpng cmocka py-h5py py-matplotlib
 X
   [ -z "$missing" ]
   exit

@@ -23,7 +23,7 @@ for module in "${!below[@]}"; do
     done < <(sed -n 's/^ *# *include "sq\/\([a-z0-9_]*\)\.h".*/\1/p' "$f")
   done
 done
-for word in 'cblas\.h:src/linalg/' 'fftw3\.h:src/linalg/' 'hdf5\.h:src/store/' 'mpi\.h:(src/(grid|store|app|eigen)/|src/cmake/check_|include/sq/(grid|store|eigen)\.h)' 'cJSON\.h:src/(config|app|store)/'; do
+for word in 'cblas\.h:src/linalg/' 'fftw3\.h:src/linalg/' 'hdf5\.h:src/store/' 'mpi\.h:(src/(grid|store|app|eigen)/|src/cmake/check_|include/sq/(grid|store|eigen)\.h)' 'cJSON\.h:src/(config|app|store)/' 'png\.h:src/task/png'; do
   while read -r f; do
     [[ $f =~ ^${word#*:} ]] || complain "$f includes ${word%%:*}"
   done < <(grep -lE "^ *# *include [<\"].*${word%%:*}" -r src include || true)

@@ -36,10 +36,17 @@ typedef struct {
   const sq_real *value; /* (nrow, input_dim) if token is NULL */
   int label_per_row;    /* 1: label is (nrow); 0: (nseq) */
   const int32_t *label; /* class, or SQ_IGNORE */
+  int dual;           /* 1: sequences 2k and 2k+1 are a pair, whose one label is label[k] (label_per_row 0) */
   int loss_over_rows; /* 1: the loss is divided by all rows, not by the labels that count (published JAX rule) */
 } sq_batch;
 
-/* Shards.  A batch of B sequences is S = min(8, B) shards, shard s = sequences floor(sB/S) ..
+/* Sequences, or pairs of them. */
+static inline int sq_batch_examples(const sq_batch *b)
+{
+  return b->dual ? b->rows.nseq / 2 : b->rows.nseq;
+}
+
+/* Shards.  A batch of B sequences (or pairs) is S = min(8, B) shards, shard s = sequences floor(sB/S) ..
    floor((s+1)B/S)-1, and sums over the batch are the fixed binary tree over shards
    ((0+1)+(2+3))+((4+5)+(6+7)); odd ones pass up.  This partition, not who computes it, defines the result. */
 #define SQ_MAX_SHARDS 8

@@ -15,6 +15,7 @@ typedef struct {
   int max_rows, max_seqs; /* of a shard */
   int max_labels;         /* labelled rows of a shard (label_per_row) */
   int label_per_row;      /* language-model task: output at each labelled step */
+  int dual;               /* sequences come in pairs (sq/batch.h); a sequence alone has no output */
   int all_logits;         /* 1: sq_model_logits() will be called (parity): room for all logits of a shard */
 } sq_model_dims;
 
@@ -49,7 +50,7 @@ void sq_model_loss(const sq_model *m, const sq_real *theta, const sq_batch *shar
                    void *work, sq_tally *tally);
 void sq_model_evaluate(const sq_model *m, const sq_real *theta, const sq_batch *shard, void *work,
                        sq_tally *tally); /* sq_model_loss with p NULL */
-/* Logits: (nrow, output_dim) if label_per_row, else (nseq, output_dim).  p NULL: evaluation mode. */
+/* Logits: (nrow, output_dim) if label_per_row, else (nseq, output_dim), of pairs (nseq/2, output_dim).  p NULL: evaluation mode. */
 void sq_model_logits(const sq_model *m, const sq_real *theta, const sq_batch *shard, const sq_pass *p,
                      void *work, sq_real *logits);
 

@@ -17,22 +17,39 @@ typedef struct {
   int input_dim;  /* of real inputs */
   int nclass;     /* labels are 0..nclass-1 */
   int label_per_row;
+  int dual;               /* an example is two sequences and a label; size counts pairs */
   int max_labels;         /* labelled rows of one sequence (1 if one label a sequence) */
   size_t size[SQ_NSPLIT]; /* examples */
   int open_size;      /* only the data know the sizes; without data these are those of the official files */
   const char *metric; /* "accuracy" | "perplexity" */
 } sq_task_info;
 
+/* What a task has read from files, in one piece without pointers: processes of a machine may look at one copy of it.
+   The seed has no part in it. */
+typedef struct {
+  const void *data; /* 64-byte aligned; NULL: none */
+  size_t bytes;
+  int owned; /* by malloc; else borrowed */
+} sq_task_block;
+
 typedef struct {
   const char *name;
   const sq_keyset *keys;
   /* Opens or makes the data.  SQ_ERR_DATA with the expected file, layout and where to get it. */
   sq_status (*open)(const sq_config *c, sq_task **t);
+  /* Tasks whose files are large, NULL: no such task.  load reads them into a block (left empty where this
+     configuration reads no files), SQ_ERR_DATA as open; open_block makes the task of one, and takes it: the block is
+     empty afterwards, close frees it if it was owned.  `open` may then be NULL. */
+  sq_status (*load)(const sq_config *c, sq_task_block *b);
+  sq_status (*open_block)(const sq_config *c, sq_task_block *b, sq_task **t);
   void (*close)(sq_task *t);
   const sq_task_info *(*info)(const sq_task *t);
   /* Shapes from the configuration alone, without data: for `plan` and for the results file. */
   sq_status (*shape)(const sq_config *c, sq_task_info *info);
+  /* Steps of example i; of a pair, of both together. */
   int (*length)(const sq_task *t, sq_split split, size_t i);
+  /* Pairs: steps of the first sequence; `example` gives it, and then the second.  NULL: the task is none of pairs. */
+  int (*first_length)(const sq_task *t, sq_split split, size_t i);
   /* Example i: tokens (length), labels (length, or 1).  Thread safe. */
   void (*example)(const sq_task *t, sq_split split, size_t i, int32_t *token, int32_t *label);
   /* Real steps of example i (length, input_dim), where vocab_size is 0; NULL if the task is always of tokens.
@@ -52,6 +69,11 @@ const sq_task_ops *sq_task_find(const char *name);
 const sq_task_ops *sq_task_at(int i); /* NULL past the end */
 
 sq_status sq_task_open(const sq_config *c, sq_task **t);
+/* The two steps of opening, for data that several look at: a block that is empty, if the task has none to share, and a
+   task on a borrowed block of the same dataset.* and recipe, which has to outlive it. */
+sq_status sq_task_load(const sq_config *c, sq_task_block *b);
+sq_status sq_task_open_block(const sq_config *c, const sq_task_block *b, sq_task **t);
+void sq_task_block_free(sq_task_block *b); /* leaves it empty; a borrowed one is not freed */
 void sq_task_close(sq_task **t);
 const sq_task_info *sq_task_describe(const sq_task *t);
 sq_status sq_task_shape(const sq_config *c, sq_task_info *info);
@@ -59,7 +81,7 @@ sq_status sq_task_shape(const sq_config *c, sq_task_info *info);
    how many where the task says that its data may repeat. */
 sq_status sq_task_check_disjoint(const sq_task *t);
 
-/* Storage for one batch of at most B sequences. */
+/* Storage for one batch of at most B examples. */
 size_t sq_task_batch_bytes(const sq_task_info *info, int B);
 typedef enum { /* steps of token 0 behind a sequence, for recipe `published` */
                SQ_PAD_NONE,

@@ -52,11 +52,11 @@ static void bench_clear(bench *k)
   *k = (bench){0};
 }
 
-/* nseq full sequences of random tokens, labels at the last steps. */
-static sq_status bench_batch(bench *k, const sq_train_plan *p, int nseq)
+/* Examples of full length with random tokens, labels at the last steps. */
+static sq_status bench_batch(bench *k, const sq_train_plan *p, int nexample)
 {
   const sq_task_info *t = &p->task;
-  const int T = t->seq_len, nrow = nseq * T;
+  const int T = t->seq_len, nseq = nexample * (t->dual ? 2 : 1), nrow = nseq * T;
   sq_rng rng;
   sq_rng_init(&rng, 1, SQ_STREAM_TEST, 0);
   k->off = sq_calloc((size_t)2 * (size_t)nseq + 1, sizeof *k->off, "measurement");
@@ -81,6 +81,7 @@ static sq_status bench_batch(bench *k, const sq_train_plan *p, int nseq)
                     .token = t->vocab_size > 0 ? k->token : NULL,
                     .value = k->value,
                     .label_per_row = t->label_per_row,
+                    .dual = t->dual,
                     .label = k->label};
   return SQ_OK;
 }

@@ -424,6 +424,7 @@ static sq_status model_of(const sq_config *c, sq_model **m)
   const sq_model_dims d = {.seq_len = info.seq_len,
                            .max_rows = info.seq_len,
                            .max_seqs = 1,
+                           .dual = info.dual,
                            .max_labels = info.label_per_row ? info.seq_len : 1,
                            .label_per_row = info.label_per_row};
   SQ_TRY(sq_model_create(c, d, m));

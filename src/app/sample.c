@@ -47,6 +47,10 @@ static sq_status batch_create(sq_sample *s, const sq_task *t, int nsample)
   if (have) {
     for (int i = 0; i < nsample; ++i) index[i] = (size_t)i;
     sq_task_batch(t, SQ_TEST, nsample, index, SQ_PAD_NONE, s->batch_store, &s->batch);
+    if (s->batch.dual) { /* each is analysed alone: the sequences of the first pairs */
+      s->batch.rows.nseq = nsample;
+      s->batch.rows.nrow = s->batch.rows.off[nsample];
+    }
   }
   free(index);
   return have ? SQ_OK : SQ_ERR_MEMORY;

@@ -76,7 +76,7 @@ static void take(verification *v, sq_arena *a)
   v->label = SQ_TAKE(a, rows, int32_t);
   v->value = SQ_TAKE(a, rows * (size_t)(v->info.input_dim > 0 ? v->info.input_dim : 1), sq_real);
   v->keep = SQ_TAKE(a, 2 * nlayer * rows * D, sq_real);
-  v->example = SQ_TAKE(a, (size_t)v->info.seq_len, int32_t);
+  v->example = SQ_TAKE(a, (size_t)v->info.seq_len * (v->info.dual ? 2 : 1), int32_t);
   v->example_label = SQ_TAKE(a, (size_t)v->info.seq_len, int32_t);
   v->work = sq_arena_take(a, sq_model_work_bytes(v->model), 1);
   v->out = SQ_TAKE(a, T * D, double);
@@ -102,7 +102,7 @@ static void take(verification *v, sq_arena *a)
 static sq_status set_up(verification *v)
 {
   const sq_task_info *info = &v->info;
-  sq_model_dims d = {.label_per_row = info->label_per_row, .max_seqs = NSEQ};
+  sq_model_dims d = {.label_per_row = info->label_per_row, .max_seqs = NSEQ, .dual = info->dual};
   sq_arena plan = {0};
   sq_status st;
   v->T = info->seq_len < MAX_T ? info->seq_len : MAX_T;
@@ -168,6 +168,7 @@ sq_batch sq_verify_batch(verification *v, int nseq, const int *off)
                 .token = v->info.vocab_size > 0 ? v->token : NULL,
                 .value = v->value,
                 .label_per_row = v->info.label_per_row,
+                .dual = v->info.dual,
                 .label = v->label};
   fill_labels(v, &b.rows);
   return b;

@@ -19,7 +19,7 @@ static const sq_key keys[] = {
     {"model.prenorm", SQ_KEY_BOOL, NULL, 0, 0, NULL, "normalise a block's input; else its output"},
     {"model.pooling", SQ_KEY_STRING, "\"mean\"", 0, 0, "mean|max|last|none",
      "one output a sequence from these steps; none: an output at each step"},
-    {"model.dual", SQ_KEY_BOOL, "false", 0, 0, NULL, "pairs of documents; must be false"},
+    {"model.dual", SQ_KEY_BOOL, "false", 0, 0, NULL, "one output for a pair of sequences (task aan)"},
     {"model.norm", SQ_KEY_STRING, "\"layer\"", 0, 0, "layer", "normalisation"},
     {"model.dropout", SQ_KEY_REAL, "0", 0, 0.999, NULL, "dropout rate behind the GELU and behind the GLU"},
 };
@@ -35,8 +35,6 @@ static sq_pooling pooling_of(const sq_config *c)
 
 static sq_status check(const sq_config *c)
 {
-  if (sq_config_bool(c, "model.dual"))
-    return sq_fail(SQ_ERR_USAGE, "model.dual: true needs a retrieval task, which this version does not have");
   if (sq_config_bool(c, "model.token_embedding") && !sq_config_has(c, "model.vocab_size"))
     return sq_fail(SQ_ERR_USAGE,
                    "model.vocab_size: required with model.token_embedding true (number of tokens)");
@@ -136,7 +134,9 @@ static sq_status mamba_create(const sq_config *c, sq_model_dims d, sq_model **ou
   SQ_TRY(sq_model_create_mixers(c, ops, &m->base));
   SQ_TRY(add_encoder(m));
   for (int i = 0; i < m->base.nlayer; ++i) SQ_TRY(add_block(m, i));
-  SQ_TRY(sq_model_add_linear(&m->base, &m->decoder, "decoder", m->base.width, m->base.output_dim, 1));
+  SQ_TRY(d.dual
+             ? sq_match_add(&m->base, &m->match, m->base.width)
+             : sq_model_add_linear(&m->base, &m->decoder, "decoder", m->base.width, m->base.output_dim, 1));
   sq_mamba_take(m, &count, &w);
   m->base.work_bytes = count.used;
 done:
@@ -180,6 +180,7 @@ void sq_mamba_take(const mamba *m, sq_arena *a, mamba_work *w)
   w->hx = SQ_TAKE(a, n * D, sq_real);
   w->dhx = SQ_TAKE(a, n * D, sq_real);
   w->xent = SQ_TAKE(a, sq_nn_xent_head_scratch((int)n, m->base.output_dim), sq_real);
+  if (m->base.dims.dual) sq_match_take(&m->match, m->max_head_rows / 2, a, &w->match);
 }
 
 static sq_layer_view mamba_layer(const sq_model *model, const void *work, int i)
@@ -214,6 +215,7 @@ static double mamba_flops(const sq_model *model, int nseq, const int *len, long 
   for (int i = 0; i < model->nlayer; ++i)
     total += sq_labelled_mix_flops(model->mixer[i], nseq, len, rows, i + 1 < model->nlayer ? rows : few);
   if (m->vocab == 0) total += rows * 2 * m->input_dim * D;
+  if (model->dims.dual) return total + (double)nlabel * sq_match_flops(&m->match);
   return total + (double)nlabel * 2 * D * model->output_dim;
 }
 

@@ -10,7 +10,7 @@
  * mamba.c builds the model, mamba_pass.c runs it. */
 #pragma once
 
-#include "model_impl.h"
+#include "match.h"
 
 typedef struct {
   sq_linear_place glu;
@@ -26,6 +26,7 @@ typedef struct {
   double dropout;
   size_t word;
   sq_linear_place input, decoder;
+  sq_match match;     /* instead of decoder where the model is of pairs */
   mamba_block *block; /* (nlayer) */
 } mamba;
 
@@ -53,6 +54,7 @@ typedef struct {
   int *argmax;       /* (nseq,D) max pooling */
   sq_real *hx, *dhx; /* (n,D) gathered or pooled, gradient */
   sq_real *xent;
+  sq_match_work match;
 } mamba_work;
 
 /* Cuts the workspace; counts with a->base == NULL. */

@@ -248,7 +248,11 @@ static void head_run(pass *s, double scale, sq_tally *tally)
 
   if (m->pooling != SQ_POOL_NONE) {
     sq_nn_pool(m->pooling, s->p->rows, s->D, w->last, w->hx, w->argmax);
-    head_loss(s, s->p->rows->nseq, w->hx, s->shard->label, scale, w->dhx, tally);
+    if (m->base.dims.dual)
+      sq_match_loss(&m->match, s->theta, s->dtheta, s->p->rows->nseq / 2, w->hx, s->shard->label, scale,
+                    &w->match, w->dhx, tally);
+    else
+      head_loss(s, s->p->rows->nseq, w->hx, s->shard->label, scale, w->dhx, tally);
     if (s->dtheta != NULL) sq_nn_pool_back(m->pooling, s->p->rows, s->D, w->dhx, w->argmax, w->g);
     return;
   }
@@ -309,5 +313,9 @@ void sq_mamba_logits(const sq_model *model, const sq_real *theta, const sq_batch
     return;
   }
   sq_nn_pool(m->pooling, p->rows, s.D, s.w.last, s.w.hx, s.w.argmax);
+  if (model->dims.dual) {
+    sq_match_logits(&m->match, theta, shard->rows.nseq / 2, s.w.hx, &s.w.match, logits);
+    return;
+  }
   linear(&s, &m->decoder, shard->rows.nseq, s.w.hx, logits);
 }

@@ -93,6 +93,10 @@ sq_status sq_model_create(const sq_config *c, sq_model_dims d, sq_model **m)
   *m = NULL;
   SQ_ASSERT(d.seq_len > 0 && d.max_rows > 0 && d.max_seqs > 0 && d.max_labels >= 0);
   if (ops == NULL) return sq_fail(SQ_ERR_USAGE, "model.layer: unknown value \"%s\"", layer);
+  if (sq_config_bool(c, "model.dual") != d.dual)
+    return sq_fail(SQ_ERR_USAGE, "model.dual: %s, but the task gives %s; expected %s",
+                   d.dual ? "false" : "true", d.dual ? "pairs of sequences (aan)" : "single sequences",
+                   d.dual ? "true" : "false");
   st = ops->create(c, d, m);
   for (int i = 0; st == SQ_OK && i < (*m)->nlayer; ++i) {
     sq_mixer *mixer = (*m)->mixer[i];
@@ -204,6 +208,7 @@ static void check_shard(const sq_model *m, const sq_batch *shard)
   SQ_ASSERT(0 < shard->rows.nseq && shard->rows.nseq <= m->dims.max_seqs);
   SQ_ASSERT(shard->rows.nrow <= m->dims.max_rows);
   SQ_ASSERT(shard->label == NULL || shard->label_per_row == m->dims.label_per_row);
+  SQ_ASSERT(shard->label == NULL || !m->dims.dual || shard->dual);
 }
 
 void sq_model_segment(const sq_model *m, const sq_real *theta, const sq_batch *shard, const sq_pass *p,

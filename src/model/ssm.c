@@ -19,19 +19,12 @@ static const sq_key keys[] = {
     {"model.prenorm", SQ_KEY_BOOL, "false", 0, 0, NULL, "normalise a layer's input, else its output"},
     {"model.pooling", SQ_KEY_STRING, "\"mean\"", 0, 0, "mean|last|none",
      "over time, for one output a sequence; none: an output at each step"},
-    {"model.dual", SQ_KEY_BOOL, "false", 0, 0, NULL, "pairs of documents; must be false"},
+    {"model.dual", SQ_KEY_BOOL, "false", 0, 0, NULL, "one output for a pair of sequences (task aan)"},
     {"model.ssm_lr_vars", SQ_KEY_STRINGS, "[\"Lambda_re\", \"Lambda_im\", \"P\", \"B\", \"log_step\"]", 0, 0,
      NULL, "recipe published: last parts of the names of the mixer's tensors that have the rate ssm_lr"},
 };
 
-static sq_status check(const sq_config *c)
-{
-  if (sq_config_bool(c, "model.dual"))
-    return sq_fail(SQ_ERR_USAGE, "model.dual: true needs a retrieval task, which this version does not have");
-  return SQ_OK;
-}
-
-static const sq_keyset keyset = {"", keys, sizeof keys / sizeof keys[0], check}; /* owner: sq_model_keysets */
+static const sq_keyset keyset = {"", keys, sizeof keys / sizeof keys[0], NULL}; /* owner: sq_model_keysets */
 
 static sq_pooling pooling_of(const sq_config *c)
 {
@@ -138,7 +131,8 @@ static sq_status add_params(ssm *m, int input_dim)
     SQ_TRY(add_body(m, i));
     if (!m->prenorm) SQ_TRY(add_norm(m, i));
   }
-  SQ_TRY(add_dense(m, &m->decoder, "decoder", m->base.width, m->base.output_dim));
+  SQ_TRY(m->base.dims.dual ? sq_match_add(&m->base, &m->match, m->base.width)
+                           : add_dense(m, &m->decoder, "decoder", m->base.width, m->base.output_dim));
 done:
   return st;
 }
@@ -284,6 +278,7 @@ void sq_ssm_take(const ssm *m, sq_arena *a, ssm_work *w)
   w->hx = SQ_TAKE(a, n * D, sq_real);
   w->dhx = SQ_TAKE(a, n * D, sq_real);
   w->xent = SQ_TAKE(a, sq_nn_xent_head_scratch((int)n, m->base.output_dim), sq_real);
+  if (m->base.dims.dual) sq_match_take(&m->match, m->max_head_rows / 2, a, &w->match);
 }
 
 static sq_layer_view ssm_layer_view(const sq_model *model, const void *work, int i)
@@ -313,8 +308,8 @@ static double ssm_flops(const sq_model *model, int nseq, const int *len, long nl
 
   for (int b = 0; b < nseq; ++b) rows += len[b];
   few = sq_ssm_all_rows(m) ? rows : sq_labelled_rows(model, rows, nlabel);
-  total =
-      (rows * (model->nlayer - 1) + few) * 2 * D * m->gate_width + (double)nlabel * 2 * D * model->output_dim;
+  total = (rows * (model->nlayer - 1) + few) * 2 * D * m->gate_width;
+  total += (double)nlabel * (model->dims.dual ? sq_match_flops(&m->match) : 2 * D * model->output_dim);
   for (int i = 0; i < model->nlayer; ++i)
     total += sq_labelled_mix_flops(model->mixer[i], nseq, len, rows, i + 1 < model->nlayer ? rows : few);
   return total;

@@ -20,7 +20,7 @@
  * ssm.c builds the model, ssm_pass.c runs it. */
 #pragma once
 
-#include "model_impl.h"
+#include "match.h"
 
 typedef enum { GATE_FULL /* full_glu */, GATE_HALF1, GATE_HALF2, GATE_NONE /* gelu */ } gate_kind;
 
@@ -43,6 +43,7 @@ typedef struct {
   int max_head_rows;
   double dropout;
   dense_place encoder, decoder;
+  sq_match match; /* instead of decoder where the model is of pairs */
   /* (nlayer).  With prenorm the norm of a layer stands before its other tensors, else behind them: both ways the
      range of theta that a backward segment writes begins with a norm and ends where the next norm begins. */
   ssm_place *layer;
@@ -75,6 +76,7 @@ typedef struct {
   sq_real *xw;       /* (n,D) the last layer's input at the labelled rows */
   sq_real *hx, *dhx; /* (n,D); n: labelled rows or sequences */
   sq_real *xent;
+  sq_match_work match;
 } ssm_work;
 
 /* The last layer makes all rows behind its mixer, labelled or not: a BatchNorm there has statistics of all. */

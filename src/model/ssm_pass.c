@@ -327,6 +327,12 @@ static void head_run(pass *s, double scale, sq_tally *tally)
     pool(s);
   else if (!some)
     sq_nn_gather_rows(s->D, n, w->labelled.row, w->last, w->hx);
+  if (m->base.dims.dual) {
+    sq_match_loss(&m->match, s->theta, s->dtheta, s->p->rows->nseq / 2, w->hx, s->shard->label, scale,
+                  &w->match, w->dhx, tally);
+    if (grad) sq_nn_pool_back(m->pooling, s->p->rows, s->D, w->dhx, NULL, w->g);
+    return;
+  }
   sq_nn_xent_dense_head(n, l->in, l->out, some ? w->last : w->hx, s->theta + l->kernel, s->theta + l->bias,
                         pooled ? s->shard->label : w->labelled.label, scale,
                         !grad  ? NULL
@@ -448,10 +454,16 @@ void sq_ssm_logits(const sq_model *model, const sq_real *theta, const sq_batch *
                    void *work, sq_real *logits)
 {
   pass s = begin(model, theta, shard, p, work, 0, NULL);
-  const int pooled = s.m->pooling != SQ_POOL_NONE, n = pooled ? shard->rows.nseq : s.R;
+  const int pooled = s.m->pooling != SQ_POOL_NONE, dual = model->dims.dual,
+            n = dual     ? shard->rows.nseq / 2
+                : pooled ? shard->rows.nseq
+                         : s.R;
 
   forward(&s, p->train);
   if (pooled) pool(&s);
-  dense(&s, &s.m->decoder, n, pooled ? s.w.hx : s.w.last, logits, model->output_dim);
+  if (dual)
+    sq_match_logits(&s.m->match, theta, n, s.w.hx, &s.w.match, logits);
+  else
+    dense(&s, &s.m->decoder, n, pooled ? s.w.hx : s.w.last, logits, model->output_dim);
   sq_nn_log_softmax(n, model->output_dim, logits);
 }

@@ -24,7 +24,7 @@ static const sq_key keys[] = {
      "classifier head; else a linear decoder at each step"},
     {"model.pooling", SQ_KEY_STRING, "\"mean\"", 0, 0, NULL,
      "classifier: mean, max, sum, cls; anything else: none"},
-    {"model.dual", SQ_KEY_BOOL, "false", 0, 0, NULL, "pairs of documents; must be false"},
+    {"model.dual", SQ_KEY_BOOL, "false", 0, 0, NULL, "one output for a pair of sequences (task aan)"},
     {"model.norm", SQ_KEY_STRING, "\"layer\"", 0, 0, "layer", "normalisation"},
     {"model.dropout", SQ_KEY_REAL, "0", 0, 0.999, NULL, "dropout rate outside the mixer"},
     {"model.use_gate", SQ_KEY_BOOL, "false", 0, 0, NULL, "gate the block's output with its input"},
@@ -57,13 +57,11 @@ static sq_status check(const sq_config *c)
   const int classifier = sq_config_bool(c, "model.classifier"),
             mixer_dim = sq_config_int(c, "model.mixer_dim");
 
-  if (sq_config_bool(c, "model.dual"))
-    return sq_fail(SQ_ERR_USAGE, "model.dual: true needs a retrieval task, which this version does not have");
   if (sq_config_bool(c, "model.embedding") && !sq_config_has(c, "model.vocab_size"))
     return sq_fail(SQ_ERR_USAGE, "model.vocab_size: required with model.embedding true (number of tokens)");
   if (channel_of(c) == CHANNEL_MLP && mixer_dim == 0)
     return sq_fail(SQ_ERR_USAGE, "model.mixer_dim: 0, expected at least 1 with model.mixer \"mlp\"");
-  if (classifier && mixer_dim == 0 &&
+  if (classifier && mixer_dim == 0 && !sq_config_bool(c, "model.dual") &&
       sq_config_int(c, "model.output_dim") != sq_config_int(c, "model.hidden_dim"))
     return sq_fail(SQ_ERR_USAGE,
                    "model.mixer_dim: 0 makes the pooled vector the output, so model.output_dim must equal "
@@ -184,6 +182,7 @@ static sq_status add_head(transformer *m)
 
   if (m->head == HEAD_DECODER) return sq_model_add_linear(&m->base, &m->head2, "decoder", D, V, 0);
   if (m->head == HEAD_IDENTITY) return SQ_OK;
+  if (m->head == HEAD_MATCH) return sq_match_add(&m->base, &m->match, m->head_dim);
   SQ_TRY(sq_model_add_linear(&m->base, &m->head1, "classifier.encoder", D, m->head_dim, 1));
   SQ_TRY(sq_model_add_linear(&m->base, &m->head2, "classifier.decoder", m->head_dim, V, 1));
 done:
@@ -217,6 +216,10 @@ static void read_config(const sq_config *c, transformer *m)
   m->dropout = sq_config_real(c, "model.dropout");
   m->head = !classifier ? HEAD_DECODER : mixer_dim > 0 ? HEAD_MLP : HEAD_IDENTITY;
   m->head_dim = m->head == HEAD_MLP ? mixer_dim : 0;
+  if (m->base.dims.dual) {
+    m->head = HEAD_MATCH;
+    m->head_dim = mixer_dim > 0 ? mixer_dim : m->base.width;
+  }
   m->pooling = classifier ? pooling_of(c) : SQ_POOL_NONE;
   m->max_head_rows = sq_model_head_rows(&m->base.dims, m->pooling);
 }
@@ -261,7 +264,8 @@ done:
 void sq_transformer_take(const transformer *m, sq_arena *a, transformer_work *w)
 {
   const size_t R = (size_t)m->base.dims.max_rows, D = (size_t)m->base.width, H = (size_t)m->hidden;
-  const size_t n = (size_t)m->max_head_rows, E = (size_t)m->head_dim, V = (size_t)m->base.output_dim;
+  const size_t n = (size_t)m->max_head_rows, E = m->head == HEAD_MLP ? (size_t)m->head_dim : 0,
+               V = (size_t)m->base.output_dim;
   size_t scratch = 0;
 
   w->layer = SQ_TAKE(a, m->base.nlayer, layer_work);
@@ -303,6 +307,7 @@ void sq_transformer_take(const transformer *m, sq_arena *a, transformer_work *w)
   w->re = E > 0 ? SQ_TAKE(a, n * E, sq_real) : NULL;
   w->de = E > 0 ? SQ_TAKE(a, n * E, sq_real) : NULL;
   w->xent = SQ_TAKE(a, sq_nn_xent_head_scratch((int)n, (int)V), sq_real);
+  if (m->head == HEAD_MATCH) sq_match_take(&m->match, m->max_head_rows / 2, a, &w->match);
 }
 
 static sq_layer_view transformer_layer(const sq_model *model, const void *work, int i)
@@ -340,6 +345,7 @@ static double transformer_flops(const sq_model *model, int nseq, const int *len,
     total += sq_labelled_mix_flops(model->mixer[i], nseq, len, rows, i + 1 < model->nlayer ? rows : few);
   if (m->vocab == 0) total += rows * 2 * m->input_dim * D;
   if (m->head == HEAD_DECODER) total += (double)nlabel * 2 * D * V;
+  if (m->head == HEAD_MATCH) total += (double)nlabel * sq_match_flops(&m->match);
   if (m->head == HEAD_MLP) total += (double)nlabel * 2 * m->head_dim * (D + V);
   return total;
 }

@@ -11,10 +11,10 @@
  * transformer.c builds the model, transformer_pass.c runs it. */
 #pragma once
 
-#include "model_impl.h"
+#include "match.h"
 
 typedef enum { CHANNEL_NONE, CHANNEL_MLP, CHANNEL_GLU, CHANNEL_HYBRID } channel_kind;
-typedef enum { HEAD_DECODER /* Linear without bias */, HEAD_MLP, HEAD_IDENTITY } head_kind;
+typedef enum { HEAD_DECODER /* Linear without bias */, HEAD_MLP, HEAD_IDENTITY, HEAD_MATCH } head_kind;
 
 typedef struct {
   sq_linear_place gate, encoder, decoder; /* encoder: mixer.encoder or mixer.linear */
@@ -34,6 +34,7 @@ typedef struct {
   double dropout;
   size_t word, position, norm_weight, norm_bias;
   sq_linear_place input, head1, head2; /* head2: the output layer (HEAD_DECODER, HEAD_MLP) */
+  sq_match match;                      /* HEAD_MATCH */
   block_place *block;                  /* (nlayer) */
 } transformer;
 
@@ -65,6 +66,7 @@ typedef struct {
   sq_real *hx, *hn, *dhx; /* (n,D) gathered, normalised (or pooled), gradient */
   sq_real *e, *re, *de;   /* (n,head_dim) */
   sq_real *xent;
+  sq_match_work match;
 } transformer_work;
 
 /* Cuts the workspace; counts with a->base == NULL. */

@@ -371,8 +371,13 @@ static void head_run(pass *s, double scale, sq_tally *tally)
   if (m->pooling != SQ_POOL_NONE) {
     final_norm(s, s->R, w->last, w->r);
     sq_nn_pool(m->pooling, s->p->rows, s->D, w->r, w->hn, w->argmax);
-    head_hidden(s, s->p->rows->nseq);
-    head_loss(s, s->p->rows->nseq, s->shard->label, scale, tally);
+    if (m->head == HEAD_MATCH) {
+      sq_match_loss(&m->match, s->theta, s->dtheta, s->p->rows->nseq / 2, w->hn, s->shard->label, scale,
+                    &w->match, w->dhx, tally);
+    } else {
+      head_hidden(s, s->p->rows->nseq);
+      head_loss(s, s->p->rows->nseq, s->shard->label, scale, tally);
+    }
     if (s->dtheta == NULL) return;
     sq_nn_pool_back(m->pooling, s->p->rows, s->D, w->dhx, w->argmax, w->m);
     final_norm_back(s, s->R, w->last, w->m, w->g);
@@ -442,6 +447,10 @@ void sq_transformer_logits(const sq_model *model, const sq_real *theta, const sq
     sq_nn_pool(m->pooling, p->rows, s.D, s.w.r, s.w.hn, s.w.argmax);
   } else {
     final_norm(&s, n, s.w.last, s.w.hn);
+  }
+  if (m->head == HEAD_MATCH) {
+    sq_match_logits(&m->match, theta, n / 2, s.w.hn, &s.w.match, logits);
+    return;
   }
   head_hidden(&s, n);
   if (m->head == HEAD_IDENTITY)

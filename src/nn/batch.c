@@ -7,11 +7,11 @@
 
 sq_batch sq_batch_shard(const sq_batch *b, int s, int *off)
 {
-  const int B = b->rows.nseq, S = sq_shard_count(B);
+  const int B = sq_batch_examples(b), S = sq_shard_count(B), each = b->dual ? 2 : 1;
   sq_batch shard = *b;
 
   SQ_ASSERT(0 <= s && s < S);
-  const int first = sq_shard_first(B, s), last = sq_shard_first(B, s + 1);
+  const int example = sq_shard_first(B, s), first = each * example, last = each * sq_shard_first(B, s + 1);
   const int row = b->rows.off[first];
   for (int i = first; i <= last; ++i) off[i - first] = b->rows.off[i] - row;
   shard.rows =
@@ -19,13 +19,13 @@ sq_batch sq_batch_shard(const sq_batch *b, int s, int *off)
   if (b->rows.len != NULL) shard.rows.len = b->rows.len + first;
   if (b->token != NULL) shard.token = b->token + row;
   if (b->value != NULL) shard.value = b->value + (size_t)row * (size_t)b->input_dim;
-  if (b->label != NULL) shard.label = b->label + (b->label_per_row ? row : first);
+  if (b->label != NULL) shard.label = b->label + (b->label_per_row ? row : example);
   return shard;
 }
 
 long sq_batch_labels(const sq_batch *b)
 {
-  const int n = b->label_per_row ? b->rows.nrow : b->rows.nseq;
+  const int n = b->label_per_row ? b->rows.nrow : sq_batch_examples(b);
   long count = 0;
 
   for (int i = 0; i < n; ++i) count += b->label[i] != SQ_IGNORE;

@@ -134,20 +134,25 @@ done:
   return st;
 }
 
-static sq_status cifar_open(const sq_config *c, sq_task **t)
+static sq_status cifar_load(const sq_config *c, sq_task_block *b)
 {
   const image_params p = params_from(c);
   char dir[SQ_PATH_MAX];
   image_set train = {0}, test = {0};
   sq_status st;
-  *t = NULL;
   SQ_TRY(sq_data_find("cifar", sq_data_dir(c), folder, "data_batch_1.bin", layout, dir));
   for (int k = 0; k <= NBATCH; ++k) SQ_TRY(read_batch(dir, k, &p, k < NBATCH ? &train : &test, NULL, NULL));
-  SQ_TRY(sq_image_create(&sq_task_cifar, &p, &train, &test, (uint64_t)sq_config_int(c, "seed"), NULL, t));
+  SQ_TRY(sq_image_pack(&p, &train, &test, b));
 done:
   sq_image_clear(&train);
   sq_image_clear(&test);
   return st;
+}
+
+static sq_status cifar_open_block(const sq_config *c, sq_task_block *b, sq_task **t)
+{
+  const image_params p = params_from(c);
+  return sq_image_open(&sq_task_cifar, &p, b, (uint64_t)sq_config_int(c, "seed"), NULL, t);
 }
 
 static sq_status cifar_shape(const sq_config *c, sq_task_info *info)
@@ -222,7 +227,8 @@ done:
 
 const sq_task_ops sq_task_cifar = {.name = "cifar",
                                    .keys = &cifar_keys,
-                                   .open = cifar_open,
+                                   .load = cifar_load,
+                                   .open_block = cifar_open_block,
                                    .close = sq_image_close,
                                    .info = sq_image_info,
                                    .shape = cifar_shape,

@@ -11,7 +11,11 @@ typedef struct {
   struct sq_task base;
   sq_task_info info;
   image_params p;
-  image_set train, test;
+  sq_task_block block;
+  struct {
+    const uint8_t *pixel, *label;
+    size_t n;
+  } train, test;   /* in the block */
   uint32_t *index; /* (train.n) training examples, then validation examples, each in order of the files */
   size_t nvalid;
   int *order;            /* (steps), or NULL */
@@ -53,12 +57,13 @@ void sq_image_shape(const image_params *p, sq_task_info *info)
 
 /* ---- splits ------------------------------------------------------------------------------------------ */
 
-/* Marks a tenth of n (rounded down, at least one): the first of a shuffle. */
-static void choose_validation(uint64_t seed, size_t n, uint32_t *shuffled, uint8_t *chosen, size_t *nvalid)
+/* Marks n / of of n (a tenth is rounded down, at least one): the first of a shuffle. */
+static void choose_validation(uint64_t seed, size_t n, size_t of, uint32_t *shuffled, uint8_t *chosen,
+                              size_t *nvalid)
 {
   sq_rng r;
   sq_rng_init(&r, seed, SQ_STREAM_SPLIT, 0);
-  *nvalid = n >= 20 ? n / 10 : n > 1;
+  *nvalid = of > 0 ? (n + of / 2) / of : n >= 20 ? n / 10 : n > 1;
   for (size_t i = 0; i < n; ++i) shuffled[i] = (uint32_t)i;
   for (size_t i = 0; i < *nvalid; ++i) {
     const size_t j = i + sq_rng_below(&r, (uint32_t)(n - i));
@@ -77,7 +82,7 @@ static sq_status make_splits(image_task *t, uint64_t seed)
   t->index = sq_calloc(n + 1, sizeof *t->index, "splits");
   const int have = chosen != NULL && shuffled != NULL && t->index != NULL;
   if (have) {
-    choose_validation(seed, n, shuffled, chosen, &t->nvalid);
+    choose_validation(seed, n, (size_t)t->p.valid_of, shuffled, chosen, &t->nvalid);
     size_t at[2] = {0, n - t->nvalid};
     for (size_t i = 0; i < n; ++i) t->index[at[chosen[i]]++] = (uint32_t)i;
   }
@@ -99,8 +104,20 @@ static void set_sizes(image_task *t)
   }
 }
 
-sq_status sq_image_create(const sq_task_ops *ops, const image_params *p, image_set *train, image_set *test,
-                          uint64_t seed, const int *order, sq_task **out)
+/* Sections of a block: pixels and labels of the training set, those of the test set. */
+sq_status sq_image_pack(const image_params *p, const image_set *train, const image_set *test,
+                        sq_task_block *b)
+{
+  const size_t bytes = (size_t)p->steps * (size_t)p->dim;
+  const block_section s[] = {{train->pixel, train->n * bytes},
+                             {train->label, train->n},
+                             {test->pixel, test->n * bytes},
+                             {test->label, test->n}};
+  return sq_block_pack(s, 4, b);
+}
+
+sq_status sq_image_open(const sq_task_ops *ops, const image_params *p, sq_task_block *b, uint64_t seed,
+                        const int *order, sq_task **out)
 {
   image_task *t = sq_calloc(1, sizeof *t, "images");
   sq_status st = SQ_OK;
@@ -108,9 +125,12 @@ sq_status sq_image_create(const sq_task_ops *ops, const image_params *p, image_s
   if (t == NULL) return SQ_ERR_MEMORY;
   t->base.ops = ops;
   t->p = *p;
-  t->train = *train;
-  t->test = *test;
-  *train = *test = (image_set){0};
+  t->block = *b;
+  *b = (sq_task_block){0};
+  t->train.pixel = sq_block_section(&t->block, 0, NULL);
+  t->train.label = sq_block_section(&t->block, 1, &t->train.n);
+  t->test.pixel = sq_block_section(&t->block, 2, NULL);
+  t->test.label = sq_block_section(&t->block, 3, &t->test.n);
   sq_image_shape(p, &t->info);
   for (int k = 0; k < p->dim; ++k)
     for (int x = 0; x < 256; ++x) t->value[k][x] = (sq_real)((x / 255.0 - p->mean[k]) / p->std[k]);
@@ -134,8 +154,7 @@ void sq_image_close(sq_task *task)
 {
   image_task *t = (image_task *)task;
   if (t == NULL) return;
-  sq_image_clear(&t->train);
-  sq_image_clear(&t->test);
+  sq_task_block_free(&t->block);
   free(t->index);
   free(t->order);
   free(t);
@@ -155,12 +174,12 @@ int sq_image_length(const sq_task *t, sq_split split, size_t i)
 
 static const uint8_t *image_at(const image_task *t, sq_split split, size_t i, int *label)
 {
-  const image_set *s = split == SQ_TEST ? &t->test : &t->train;
+  const uint8_t *pixels = split == SQ_TEST ? t->test.pixel : t->train.pixel;
   const size_t k = split == SQ_TRAIN   ? t->index[i]
                    : split == SQ_VALID ? t->index[t->train.n - t->nvalid + i]
                                        : i;
-  *label = s->label[k];
-  return s->pixel + k * (size_t)t->p.steps * (size_t)t->p.dim;
+  *label = (split == SQ_TEST ? t->test.label : t->train.label)[k];
+  return pixels + k * (size_t)t->p.steps * (size_t)t->p.dim;
 }
 
 void sq_image_example(const sq_task *task, sq_split split, size_t i, int32_t *token, int32_t *label)
@@ -206,8 +225,9 @@ void sq_image_print_class_head(FILE *out, int nclass)
 
 void sq_image_use_all(image_params *p, const image_set set[2])
 {
-  p->most[SQ_TRAIN] = set[0].n - set[0].n / 10;
-  p->most[SQ_VALID] = set[0].n / 10;
+  const size_t n = set[0].n, of = (size_t)p->valid_of, nvalid = of > 0 ? (n + of / 2) / of : n / 10;
+  p->most[SQ_TRAIN] = n - nvalid;
+  p->most[SQ_VALID] = nvalid;
   p->most[SQ_TEST] = set[1].n;
 }
 
@@ -215,9 +235,14 @@ sq_status sq_image_check_repeats(const sq_task_ops *ops, const image_params *p, 
 {
   sq_task *t = NULL;
   sq_status st;
-  SQ_TRY(sq_image_create(ops, p, &set[0], &set[1], 0, NULL, &t));
+  sq_task_block b = {0};
+  SQ_TRY(sq_image_pack(p, &set[0], &set[1], &b));
+  sq_image_clear(&set[0]);
+  sq_image_clear(&set[1]);
+  SQ_TRY(sq_image_open(ops, p, &b, 0, NULL, &t));
   SQ_TRY(sq_task_check_repeats(t, out));
 done:
+  sq_task_block_free(&b);
   sq_task_close(&t);
   return st;
 }

@@ -1,9 +1,10 @@
 /* src/task/image.h: what the tasks of images share: pixels one after the other, one class an image.
  *
- * A reader fills two sets, training and test; the last step of opening makes the splits: a tenth of the
+ * A reader fills two sets, training and test, and packs them; opening the block makes the splits: a part of the
  * training set, chosen by the seed, is for validation. */
 #pragma once
 
+#include "block.h"
 #include "task_impl.h"
 
 typedef struct {
@@ -16,6 +17,7 @@ typedef struct {
   int steps, dim, nclass; /* dim: channels, 1 or 3 */
   int tokenize;           /* steps are ids 0..255 (dim 1), else real numbers (x/255 - mean)/std */
   double mean[3], std[3];
+  int valid_of;           /* one in so many training images is for validation; 0: one in ten */
   size_t most[SQ_NSPLIT]; /* examples at most */
 } image_params;
 
@@ -25,10 +27,12 @@ void sq_image_clear(image_set *s);
 
 /* Shapes; sizes are p->most. */
 void sq_image_shape(const image_params *p, sq_task_info *info);
-/* A task of two sets, which it takes (they are empty afterwards).  order: (steps) step t shows pixel order[t],
-   or NULL.  Notes where a split has fewer examples than p->most. */
-sq_status sq_image_create(const sq_task_ops *ops, const image_params *p, image_set *train, image_set *test,
-                          uint64_t seed, const int *order, sq_task **t);
+sq_status sq_image_pack(const image_params *p, const image_set *train, const image_set *test,
+                        sq_task_block *b);
+/* A task of such a block, which it takes.  order: (steps) step t shows pixel order[t], or NULL.  Notes where a
+   split has fewer examples than p->most. */
+sq_status sq_image_open(const sq_task_ops *ops, const image_params *p, sq_task_block *b, uint64_t seed,
+                        const int *order, sq_task **t);
 
 /* Operations of sq_task_ops. */
 void sq_image_close(sq_task *t);

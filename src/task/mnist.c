@@ -132,25 +132,29 @@ static void draw_order(uint64_t seed, int order[PIXELS])
   }
 }
 
-static sq_status mnist_open(const sq_config *c, sq_task **t)
+static sq_status mnist_load(const sq_config *c, sq_task_block *b)
 {
   const image_params p = params_from(c);
-  const int permute = sq_config_bool(c, "dataset.permute");
   char dir[SQ_PATH_MAX];
-  int order[PIXELS] = {0};
   image_set train = {0}, test = {0};
   sq_status st;
-  *t = NULL;
   SQ_TRY(sq_data_find("mnist", sq_data_dir(c), folder, "train-images-idx3-ubyte", layout, dir));
   SQ_TRY(read_part(dir, 0, &p, &train, NULL));
   SQ_TRY(read_part(dir, 1, &p, &test, NULL));
-  if (permute) draw_order((uint64_t)sq_config_int(c, "dataset.permute_seed"), order);
-  SQ_TRY(sq_image_create(&sq_task_mnist, &p, &train, &test, (uint64_t)sq_config_int(c, "seed"),
-                         permute ? order : NULL, t));
+  SQ_TRY(sq_image_pack(&p, &train, &test, b));
 done:
   sq_image_clear(&train);
   sq_image_clear(&test);
   return st;
+}
+
+static sq_status mnist_open_block(const sq_config *c, sq_task_block *b, sq_task **t)
+{
+  const image_params p = params_from(c);
+  const int permute = sq_config_bool(c, "dataset.permute");
+  int order[PIXELS] = {0};
+  if (permute) draw_order((uint64_t)sq_config_int(c, "dataset.permute_seed"), order);
+  return sq_image_open(&sq_task_mnist, &p, b, (uint64_t)sq_config_int(c, "seed"), permute ? order : NULL, t);
 }
 
 static sq_status mnist_shape(const sq_config *c, sq_task_info *info)
@@ -185,7 +189,8 @@ done:
 
 const sq_task_ops sq_task_mnist = {.name = "mnist",
                                    .keys = &mnist_keys,
-                                   .open = mnist_open,
+                                   .load = mnist_load,
+                                   .open_block = mnist_open_block,
                                    .close = sq_image_close,
                                    .info = sq_image_info,
                                    .shape = mnist_shape,

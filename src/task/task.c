@@ -65,9 +65,39 @@ sq_status sq_task_open(const sq_config *c, sq_task **t)
   const sq_task_ops *ops;
   sq_status st;
 
+  sq_task_block b = {0};
+
   *t = NULL;
   SQ_TRY(find_of(c, &ops));
-  SQ_TRY(ops->open(c, t));
+  if (ops->load != NULL) SQ_TRY(ops->load(c, &b));
+  SQ_TRY(b.data != NULL ? ops->open_block(c, &b, t) : ops->open(c, t));
+done:
+  sq_task_block_free(&b);
+  return st;
+}
+
+sq_status sq_task_load(const sq_config *c, sq_task_block *b)
+{
+  const sq_task_ops *ops;
+  sq_status st;
+
+  *b = (sq_task_block){0};
+  SQ_TRY(find_of(c, &ops));
+  if (ops->load != NULL) SQ_TRY(ops->load(c, b));
+done:
+  return st;
+}
+
+sq_status sq_task_open_block(const sq_config *c, const sq_task_block *b, sq_task **t)
+{
+  sq_task_block borrowed = {.data = b->data, .bytes = b->bytes};
+  const sq_task_ops *ops;
+  sq_status st;
+
+  *t = NULL;
+  SQ_TRY(find_of(c, &ops));
+  SQ_ASSERT(ops->open_block != NULL && b->data != NULL);
+  SQ_TRY(ops->open_block(c, &borrowed, t));
 done:
   return st;
 }
@@ -189,10 +219,11 @@ static sq_status refuse_repeats(const sq_task *t, const repeats *r)
 static sq_status find_repeats(const sq_task *t, repeats *r)
 {
   const sq_task_info *info = t->ops->info(t);
+  const size_t longest = (size_t)info->seq_len * (info->dual ? 2 : 1);
   const size_t n = info->size[SQ_TRAIN] + info->size[SQ_VALID] + info->size[SQ_TEST];
   place *p = sq_calloc(n, sizeof *p, "hashes of the examples");
-  int32_t *work = sq_calloc((size_t)info->seq_len * 3 + 1, sizeof *work, "examples to compare");
-  int32_t *token[2] = {work, work + info->seq_len}, *label = work + 2 * (size_t)info->seq_len;
+  int32_t *work = sq_calloc(longest * 3 + 1, sizeof *work, "examples to compare");
+  int32_t *token[2] = {work, work + longest}, *label = work + 2 * longest;
   sq_status st = p != NULL && work != NULL ? SQ_OK : SQ_ERR_MEMORY;
 
   if (st == SQ_OK) {
@@ -244,11 +275,11 @@ static size_t round_up(size_t words)
 
 static layout layout_of(const sq_task_info *info, int B)
 {
-  const size_t b = (size_t)B, rows = b * (size_t)info->seq_len;
+  const size_t b = (size_t)B, nseq = b * (info->dual ? 2 : 1), rows = nseq * (size_t)info->seq_len;
   layout l = {0};
-  l.id = l.off + round_up(b + 1);
-  l.len = l.id + round_up(b);
-  l.token = l.len + round_up(b);
+  l.id = l.off + round_up(nseq + 1);
+  l.len = l.id + round_up(nseq);
+  l.token = l.len + round_up(nseq);
   l.label = l.token + round_up(rows);
   l.value = l.label + round_up(info->label_per_row ? rows : b);
   l.total = l.value;
@@ -264,41 +295,82 @@ size_t sq_task_batch_bytes(const sq_task_info *info, int B)
   return layout_of(info, B).total * sizeof(int32_t);
 }
 
-void sq_task_batch(const sq_task *t, sq_split split, int nseq, const size_t *index, sq_padding pad,
-                   void *store, sq_batch *out)
+/* Steps of part k of example i: 0 is the whole, or the first sequence of a pair, 1 the second. */
+static int part_length(const sq_task *t, sq_split split, size_t i, int k)
+{
+  const int n = t->ops->length(t, split, i),
+            first = t->ops->first_length ? t->ops->first_length(t, split, i) : n;
+  return k == 0 ? first : n - first;
+}
+
+typedef struct {
+  const sq_task *t;
+  sq_split split;
+  int *off, *len;
+  int32_t *token, *label;
+  sq_real *value;
+  size_t dim; /* numbers a step; 0: tokens */
+} filling;
+
+static void fill_padding(const filling *f, int first, int last, int label_per_row)
+{
+  for (int r = first; r < last; ++r) {
+    f->token[r] = 0;
+    for (size_t k = 0; k < f->dim; ++k) f->value[(size_t)r * f->dim + k] = 0;
+    if (label_per_row) f->label[r] = SQ_IGNORE;
+  }
+}
+
+/* Example i from row off[q] on, its sequences padded to `steps` (0: not). */
+static void fill_example(const filling *f, size_t i, int b, int q, int each, int steps)
+{
+  const sq_task_info *info = f->t->ops->info(f->t);
+  const int r = f->off[q];
+  f->t->ops->example(f->t, f->split, i, f->token + r, info->label_per_row ? f->label + r : f->label + b);
+  if (f->value != NULL) f->t->ops->values(f->t, f->split, i, f->value + (size_t)r * f->dim);
+  for (int k = 0; k < each; ++k) {
+    f->len[q + k] = part_length(f->t, f->split, i, k);
+    f->off[q + k + 1] = f->off[q + k] + (steps > 0 ? steps : f->len[q + k]);
+  }
+  if (each == 2)
+    memmove(f->token + f->off[q + 1], f->token + r + f->len[q], (size_t)f->len[q + 1] * sizeof *f->token);
+  for (int k = 0; k < each; ++k)
+    fill_padding(f, f->off[q + k] + f->len[q + k], f->off[q + k + 1], info->label_per_row);
+}
+
+void sq_task_batch(const sq_task *t, sq_split split, int n, const size_t *index, sq_padding pad, void *store,
+                   sq_batch *out)
 {
   const sq_task_info *info = t->ops->info(t);
-  const layout l = layout_of(info, nseq);
-  int *off = (int *)store + l.off, *id = (int *)store + l.id, *len = (int *)store + l.len;
-  int longest = pad == SQ_PAD_FULL ? info->seq_len : 0;
-  int32_t *token = (int32_t *)store + l.token, *label = (int32_t *)store + l.label;
-  const size_t dim = info->vocab_size == 0 ? (size_t)info->input_dim : 0;
-  sq_real *value = dim > 0 ? (sq_real *)((int32_t *)store + l.value) : NULL;
+  const layout l = layout_of(info, n);
+  const int each = info->dual ? 2 : 1, nseq = n * each;
+  int *id = (int *)store + l.id, longest = pad == SQ_PAD_FULL ? info->seq_len : 0;
+  filling f = {.t = t,
+               .split = split,
+               .off = (int *)store + l.off,
+               .len = (int *)store + l.len,
+               .token = (int32_t *)store + l.token,
+               .label = (int32_t *)store + l.label,
+               .dim = info->vocab_size == 0 ? (size_t)info->input_dim : 0};
 
-  SQ_ASSERT(nseq >= 1 && (value == NULL || t->ops->values != NULL));
-  for (int b = 0; b < nseq; ++b) {
-    const int n = t->ops->length(t, split, index[b]);
-    longest = n > longest ? n : longest;
+  if (f.dim > 0) f.value = (sq_real *)((int32_t *)store + l.value);
+  SQ_ASSERT(n >= 1 && (f.value == NULL || (t->ops->values != NULL && each == 1)));
+  for (int q = 0; q < nseq; ++q) {
+    const int steps = part_length(t, split, index[q / each], q % each);
+    longest = pad == SQ_PAD_LONGEST && steps > longest ? steps : longest;
+    id[q] = q;
   }
-  off[0] = 0;
-  for (int b = 0; b < nseq; ++b) {
-    const int n = t->ops->length(t, split, index[b]), r = off[b];
-    t->ops->example(t, split, index[b], token + r, info->label_per_row ? label + r : label + b);
-    if (value != NULL) t->ops->values(t, split, index[b], value + (size_t)r * dim);
-    off[b + 1] = r + (pad != SQ_PAD_NONE ? longest : n);
-    len[b] = n;
-    for (int i = r + n; i < off[b + 1]; ++i) {
-      token[i] = 0;
-      for (size_t k = 0; k < dim; ++k) value[(size_t)i * dim + k] = 0;
-      if (info->label_per_row) label[i] = SQ_IGNORE;
-    }
-    id[b] = b;
-  }
-  *out = (sq_batch){
-      .rows = {.nseq = nseq, .nrow = off[nseq], .off = off, .id = id, .len = pad == SQ_PAD_FULL ? len : NULL},
-      .input_dim = info->input_dim,
-      .token = value == NULL ? token : NULL,
-      .value = value,
-      .label_per_row = info->label_per_row,
-      .label = label};
+  f.off[0] = 0;
+  for (int b = 0; b < n; ++b) fill_example(&f, index[b], b, b * each, each, longest);
+  *out = (sq_batch){.rows = {.nseq = nseq,
+                             .nrow = f.off[nseq],
+                             .off = f.off,
+                             .id = id,
+                             .len = pad == SQ_PAD_FULL ? f.len : NULL},
+                    .input_dim = info->input_dim,
+                    .token = f.value == NULL ? f.token : NULL,
+                    .value = f.value,
+                    .label_per_row = info->label_per_row,
+                    .dual = info->dual,
+                    .label = f.label};
 }

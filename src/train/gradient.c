@@ -158,7 +158,7 @@ static void begin(sq_worker *w, const sq_real *theta, const sq_batch *b, const s
   w->pass = *p;
   w->pass.derived = w->derived;
   w->scale = sq_batch_scale(b);
-  w->tree.nshard = sq_shard_count(b->rows.nseq);
+  w->tree.nshard = sq_shard_count(sq_batch_examples(b));
   for (int s = 0; s < w->tree.nshard; ++s) w->tally[s] = (sq_tally){0};
   sq_model_derive(w->model, theta, w->derived, w->shard_work[0]);
 }

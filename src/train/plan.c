@@ -140,9 +140,11 @@ void sq_train_model_dims(const sq_config *c, const sq_task_info *info, sq_model_
   const int larger = batch > eval ? batch : eval, shards = sq_shard_count(larger);
   const int nseq =
       (larger + shards - 1) / shards; /* floor((s+1)B/S) - floor(sB/S) <= ceil(B/S); grows with B */
+  const int each = info->dual ? 2 : 1;
   *d = (sq_model_dims){.seq_len = info->seq_len,
-                       .max_rows = nseq * info->seq_len,
-                       .max_seqs = nseq,
+                       .max_rows = each * nseq * info->seq_len,
+                       .max_seqs = each * nseq,
+                       .dual = info->dual,
                        .max_labels = info->label_per_row ? nseq * info->max_labels : nseq,
                        .label_per_row = info->label_per_row};
 }
@@ -164,17 +166,18 @@ void sq_train_memory_take(sq_arena *a, const sq_train_settings *s, const sq_mode
   mem->best = SQ_TAKE(a, total, sq_real);
   mem->order = SQ_TAKE(a, s->ntrain, uint32_t);
   mem->index = SQ_TAKE(a, (size_t)B, size_t);
-  mem->length = SQ_TAKE(a, (size_t)B, int);
+  mem->length = SQ_TAKE(a, (size_t)B * (info->dual ? 2 : 1), int);
   mem->batch = sq_arena_take(a, sq_task_batch_bytes(info, B), 1);
 }
 
 static sq_status plan_flops(const sq_model *m, const sq_train_settings *s, sq_train_plan *p)
 {
-  int *length = sq_calloc((size_t)s->batch, sizeof *length, "plan");
+  const int nseq = s->batch * (p->task.dual ? 2 : 1);
+  int *length = sq_calloc((size_t)nseq, sizeof *length, "plan");
   if (length == NULL) return SQ_ERR_MEMORY;
-  for (int i = 0; i < s->batch; ++i) length[i] = p->task.seq_len;
+  for (int i = 0; i < nseq; ++i) length[i] = p->task.seq_len;
   const long nlabel = (long)s->batch * (p->task.label_per_row ? p->task.max_labels : 1);
-  p->flops_step = 3 * sq_model_flops(m, s->batch, length, nlabel);
+  p->flops_step = 3 * sq_model_flops(m, nseq, length, nlabel);
   p->flops_total = p->flops_step * (double)p->total_steps;
   free(length);
   return SQ_OK;

@@ -48,7 +48,7 @@ typedef struct {
   sq_real *grad;                 /* (sq_model_ngradient) */
   uint32_t *order;               /* (ntrain) this epoch's permutation of the training set */
   size_t *index;                 /* (max batch) examples of one batch */
-  int *length;                   /* (max batch) */
+  int *length;                   /* (sequences of it) */
   void *batch;                   /* sq_task_batch_bytes */
 } sq_train_memory;
 /* Takes all of it from a; with a counting arena this is the plan. */
