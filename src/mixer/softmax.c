@@ -44,11 +44,12 @@ static int past(const strip *s, int r) /* keys that query r sees */
 }
 
 /* The strip whose last query is hi-1.  Queries far apart leave much of a strip above the diagonal; each strip
-   reads, and BLAS packs, all of its keys and values.  A strip is as long as the rows' worth of the first stays
-   below that of the second. */
+   reads, and BLAS packs, all of its keys and values.  A strip grows until the first would cost more than the second.
+   Measured with the Haswell kernels (512 keys, dh = dv = 128, the five products of backward): 44 us and 6.4 us a
+   row. */
 static strip strip_before(const sq_mixer *m, const sq_attention_view *x, int hi)
 {
-  enum { READING = 16 }; /* rows that cost as much as reading the keys once */
+  enum { READING = 7 }; /* rows that cost as much as reading the keys once */
   const int L = strip_rows(m), e = sq_attention_step(x, hi - 1) + 1;
   int a = hi - 1;
   if (x->step == NULL)
