@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
+# shellcheck disable=SC2317 # length is called by part
 # tests/bench/all.sh [-T SECONDS] [-b DIR] [-g] [COMPARE OPTIONS]: every measurement of the section "Speed", one after the
-# other, each within its part of SECONDS (450: under eight minutes on 16 cores), results as they come, plain text.
+# other, each within its part of SECONDS (450, meant for 16 cores), results as they come, plain text.
 #
 #   1  one thread against PyTorch with one thread: every model; small, MQAR and CIFAR shapes; share of the SGEMM rate; phases
 #   2  as many ranks as cores against one rank, and against PyTorch with as many threads: MQAR softmax and Mamba-2
@@ -20,7 +21,7 @@ while getopts T:b:gp:kcC:W:G:V: option; do
     g) gpu=1 ;;
     k | c) options+=("-$option") ;;
     p | C | W | G | V) options+=("-$option" "$OPTARG") ;;
-    *) sed -n '2,11s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+    *) sed -n '3,12s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
   esac
 done
 
@@ -72,7 +73,7 @@ lanes=$((cores / 3))
 [ "$lanes" -ge 1 ] || lanes=1
 echo "$(date -u +%FT%TZ)  $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), $cores cores, $(awk '/^MemTotal/ { printf "%.0f GB", $2 / 1e6 }' /proc/meminfo)"
 part "1. one thread against PyTorch with one thread ($lanes cases at a time)" \
-  "$here/compare.sh" -b "$build" "${options[@]}" -j "$lanes" -t $((total * 53 / 100)) cifar mqar small
+  "$here/compare.sh" -b "$build" "${options[@]}" -j "$lanes" -t $((total * 53 / 100)) small cifar mqar
 part "2. $cores ranks against one, and against PyTorch with $cores threads" \
   "$here/compare.sh" -b "$build" "${options[@]}" -r "$cores" -s 4 -t $((total * 33 / 100)) mqar
 part "3. time and memory against the length (1 sequence, width 128, 2 layers)" length $((total * 14 / 100))

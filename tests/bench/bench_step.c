@@ -75,7 +75,8 @@ static void print_split(const options *o, const result *r)
   double whole = 0;
   if (o->split == 0) return;
   for (int p = 0; p < NPHASE; ++p) whole += phase_seconds((phase)p);
-  printf("split_steps %d\nsplit_step_ms_mean %.3f\n", o->split, 1e3 * r->split_s);
+  printf("split_steps %d\nsplit_step_ms_mean %.3f\nsplit_calls_a_step %ld\n", o->split, 1e3 * r->split_s,
+         phase_calls() / o->split);
   for (int p = 0; p < NPHASE; ++p)
     printf("phase_%s_ms %.3f\nphase_%s_share %.4f\n", phase_name[p], 1e3 * phase_seconds((phase)p) / o->split,
            phase_name[p], phase_seconds((phase)p) / whole);

@@ -10,7 +10,7 @@
 #   -j LANES     cases at a time, each on one core (1)                   -t SECONDS  start no case after that, end all (none)
 #   -s SECONDS   of steps for each number of ranks (5)                   -c          CPU times, for a busy machine
 #   -a           PyTorch with logits at all positions too                -k          PyTorch tries torch.compile too
-#   -C PRICE -W WATTS   of this machine: cost a million steps, joules a step      -G PRICE -V WATTS   with the GPU
+#   -C PRICE -W WATTS   of this machine, an hour: with -r, cost of a million steps, joules a step    -G PRICE -V WATTS   with -g
 #
 # The first of python3 and /usr/bin/python3 that imports torch is taken.  Ratios are times of PyTorch over times of this.
 # The cifar shape has CIFAR-10's sizes with made tokens, four heads of 16 keys, and an MLP of 512 in attention blocks.
@@ -84,30 +84,35 @@ describe_torch() { # FILE
               "no claim about PyTorch 2." ;;
   esac
 }
-nothing() { printf '%-6s %-8s %s\n' "$1" "$2" "no time left"; }
+incomplete() { printf '%-6s %-8s %s\n' "$1" "$2" "PyTorch: no time left, or it failed" | tee -a "$work/missing"; }
+nothing() { printf '%-6s %-8s %s\n' "$1" "$2" "no time left, or it failed" | tee -a "$work/missing"; }
 
 # ---- one thread ---------------------------------------------------------------------------------------------
 
 one_case() { # SHAPE MODEL: a line of the table, and its numbers in $work/SHAPE.MODEL.*
-  local at=$work/$1.$2 n plain=-
+  local at=$work/$1.$2 n torch=- plain=-
   n=$(timed_steps "$1")
-  within "$step" "$here/$1.json" --model "$2" --clock "$clock" --steps "$n" >"$at.this" &&
-    torch_step --shape "$1" --model "$2" --clock "$clock" --steps "$n" >"$at.torch" || { nothing "$1" "$2"; return 0; }
-  if [ "$(value parameters "$at.this")" != "$(value parameters "$at.torch")" ]; then
-    echo "compare.sh: $1 $2: the two models have different numbers of parameters" >&2
-    return 1
+  within "$step" "$here/$1.json" --model "$2" --clock "$clock" --steps "$n" >"$at.part" || { nothing "$1" "$2"; return 0; }
+  mv "$at.part" "$at.this"
+  if torch_step --shape "$1" --model "$2" --clock "$clock" --steps "$n" >"$at.part"; then
+    mv "$at.part" "$at.torch"
+    torch=$(value step_ms_median "$at.torch")
+    if [ "$(value parameters "$at.this")" != "$(value parameters "$at.torch")" ]; then
+      echo "compare.sh: $1 $2: the two models have different numbers of parameters" >&2
+      return 1
+    fi
   fi
-  if [ -n "$all" ]; then
-    torch_step --shape "$1" --model "$2" --clock "$clock" --steps "$n" --all-positions >"$at.plain" &&
-      plain=$(value step_ms_median "$at.plain")
+  if [ -n "$all" ] && torch_step --shape "$1" --model "$2" --clock "$clock" --steps "$n" --all-positions >"$at.plain"; then
+    plain=$(value step_ms_median "$at.plain")
   fi
-  awk -v shape="$1" -v model="$2" -v torch="$(value step_ms_median "$at.torch")" -v plain="$plain" -v out="$at.ratio" '
+  awk -v shape="$1" -v model="$2" -v torch="$torch" -v plain="$plain" -v out="$at.ratio" '
     { v[$1] = $2 }
-    END { t = v["step_ms_median"]; ratio = torch / t
-          printf "%-6s %-8s %10.1f %10.1f %10s %7.2f %8.1f %8.1f %6.0f%% %7.2f%% %9.1f %8.1f\n", shape, model, t, torch, plain, ratio,
+    END { t = v["step_ms_median"]; ratio = torch == "-" ? "-" : sprintf("%.2f", torch / t)
+          printf "%-6s %-8s %10.1f %10s %10s %7s %8.1f %8.1f %6.0f%% %7.2f%% %9.1f %8.1f\n", shape, model, t, torch, plain, ratio,
             v["gflops"], v["sgemm_1024_gflops"], 100 * v["share_of_sgemm"], 100 * v["input_share"], v["peak_growth_bytes"] / 1e6,
             v["plan_bytes"] / 1e6
-          print shape, model, ratio > out }' "$at.this"
+          if (torch != "-") print shape, model, torch / t > out }' "$at.this"
+  [ "$torch" != - ] || incomplete "$1" "$2"
 }
 
 print_phases() {
@@ -115,7 +120,7 @@ print_phases() {
   echo
   echo "where a step of this goes, per cent (phases.h)"
   for f in "$work"/*.this; do
-    [ -e "${f%.this}.ratio" ] || continue
+    [ -e "$f" ] || continue
     awk -v name="$(basename "${f%.this}")" '
       /^phase_.*_share/ { sub(/^phase_/, "", $1); sub(/_share$/, "", $1); head = head sprintf(" %11s", $1); row = row sprintf(" %11.1f", 100 * $2) }
       END { print sprintf("%-15s", "") head; print sprintf("%-15s", name) row }' "$f"
@@ -124,7 +129,7 @@ print_phases() {
 
 print_means() {
   echo
-  cat "$work"/*.ratio 2>/dev/null | awk '
+  { cat "$work"/*.ratio 2>/dev/null || true; } | awk '
     function add(k, r, name) { s[k] += log(r); n[k]++; if (!(k in low) || r < low[k]) { low[k] = r; who[k] = name } }
     { add($1, $3, $2); add("all", $3, $1 " " $2) }
     END { for (k in n) printf "ratio %-6s geometric mean %.2f over %d models, smallest %.2f (%s)\n", k, exp(s[k] / n[k]), n[k], low[k], who[k] }' | sort
@@ -144,19 +149,21 @@ one_thread() {
     done
   done
   while [ "$running" -gt 0 ]; do wait -n || failed=1; running=$((running - 1)); done
-  any=$(find "$work" -name '*.ratio' | head -n 1)
+  any=$(find "$work" -name '*.this' | head -n 1)
   [ -n "$any" ] || { echo "compare.sh: no case was finished" >&2; exit 1; }
   print_phases
   print_means
-  any=${any%.ratio}
   echo
   echo "one thread each, $lanes at a time; $clock time, medians; dropout off; a step: forward, backward, clipping, AdamW; output layer at"
   echo "labelled positions only (all: at all positions); SGEMM: 1024^3 in the same run; peak: growth over the step's start"
-  echo "this:  $(value precision "$any.this"), $(value blas "$any.this")"
-  describe_torch "$any.torch"
-  echo "cpu:   $(value cpu "$any.this")"
+  echo "this:  $(value precision "$any"), $(value blas "$any")"
+  echo "cpu:   $(value cpu "$any")"
+  if grep -q '^blas_advice' "$any"; then echo "note:  $(value blas_advice "$any")"; fi
+  any=$(find "$work" -name '*.torch' | head -n 1)
+  [ -z "$any" ] || describe_torch "$any"
   echo "ways that PyTorch was fastest with:"
-  for f in "$work"/*.torch; do printf '  %-15s %s\n' "$(basename "${f%.torch}")" "$(value way "$f")"; done
+  for f in "$work"/*.torch; do [ ! -e "$f" ] || printf '  %-15s %s\n' "$(basename "${f%.torch}")" "$(value way "$f")"; done
+  [ ! -e "$work/missing" ] || failed=1
   return "$failed"
 }
 
@@ -216,3 +223,4 @@ on_gpu() {
 
 [ $# -gt 0 ] || [ -n "$ranks" ] || set -- small mqar
 if [ -n "$ranks" ]; then whole_machine "$@"; elif [ -n "$gpu" ]; then on_gpu "$@"; else one_thread "$@"; fi
+[ ! -e "$work/missing" ] # status 1 if a case is missing

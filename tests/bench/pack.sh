@@ -52,9 +52,14 @@ if [ -n "$pmix" ]; then # PMIx's own plugins lie beside the library's real file
   done
 fi
 # ldd of all that was packed, libraries of libraries included.
+# shellcheck disable=SC2086 # the words of files are arguments
+{
 files=$(find "$top/exe" "$top/plugins" -type f)
-if ldd $files 2>/dev/null | grep -q 'not found'; then die "a library is missing: $(ldd $files 2>/dev/null | grep 'not found' | sort -u)"; fi
-for library in $(libraries $files); do install -m 755 "$library" "$top/L/$(basename "$library")"; done
+  missing=$(ldd $files 2>/dev/null | grep 'not found' | sort -u || true)
+  [ -z "$missing" ] || die "a library is missing: $missing"
+  needed=$(libraries $files)
+}
+for library in $needed; do install -m 755 "$library" "$top/L/$(basename "$library")"; done
 loader=$(ldd "$top/exe/orterun" | awk '$1 ~ /^\/.*ld-linux/ { print $1 }')
 [ -n "$loader" ] || die "no loader found"
 install -m 755 "$(readlink -f "$loader")" "$top/L/ld.so"
@@ -70,8 +75,11 @@ exec "$top/L/ld.so" --library-path "$top/L" "$top/exe/$(basename "$0")" "$@"
 STARTER
   chmod 755 "$top/bin/$(basename "$program")"
 done
-cp "$top/bin/orterun" "$top/bin/mpiexec"
-sed -i 's|exe/$(basename "$0")|exe/orterun|' "$top/bin/mpiexec"
+cat >"$top/bin/mpiexec" <<'STARTER'
+#!/bin/sh
+exec "$(dirname "$0")/orterun" "$@"
+STARTER
+chmod 755 "$top/bin/mpiexec"
 
 cat >"$top/run" <<'RUN'
 #!/usr/bin/env bash

@@ -14,6 +14,7 @@ const char *const phase_name[NPHASE] = {"rest",        "input",   "embedding",  
 /* One thread, one program: the wrappers have no argument that could carry this. */
 static struct {
   int on, depth;
+  long calls;
   clockid_t clock;
   double last, total[NPHASE];
   phase stack[MAX_DEPTH];
@@ -39,6 +40,7 @@ static void enter(phase p)
   if (!watch.on) return;
   const phase outer = watch.stack[watch.depth];
   charge();
+  ++watch.calls;
   SQ_ASSERT(watch.depth + 1 < MAX_DEPTH);
   watch.stack[++watch.depth] = outer == PHASE_REST || outer == PHASE_MIXER ? p : outer;
 }
@@ -67,6 +69,11 @@ void phase_stop(void)
 double phase_seconds(phase p)
 {
   return watch.total[p];
+}
+
+long phase_calls(void)
+{
+  return watch.calls;
 }
 
 /* ---- mixers ------------------------------------------------------------------------------------------ */

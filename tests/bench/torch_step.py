@@ -33,6 +33,7 @@ SHAPES = {  # labels: how many of a sequence's steps have one; as in the .json f
 }
 LONG = 64 * 64 * 64 * 2  # batch x length x width x layers above which ways are compared on a smaller batch
 
+VERSION = tuple(int(x) for x in torch.__version__.split(".")[:2])
 CLOCK = time.perf_counter
 
 
@@ -203,7 +204,7 @@ class S4(nn.Module):
         return torch.fft.ifft(f, dim=0).real
 
     def forward(self, u):
-        return fft_conv(u, self.kernel(), self.way) + self.D * u
+        return fft_conv(u.float(), self.kernel(), self.way) + self.D * u  # no transforms of bfloat16
 
 
 class Diagonal(nn.Module):
@@ -235,7 +236,7 @@ class Diagonal(nn.Module):
     def forward(self, u):
         log_lambda, b = self.system()
         length = u.shape[1]
-        h = torch.complex(u @ b.real.T, u @ b.imag.T)
+        h = torch.complex((u @ b.real.T).float(), (u @ b.imag.T).float())  # there is no complex bfloat16
         if self.way["scan"] == "fft":
             power = torch.exp(torch.arange(length, device=u.device)[:, None] * log_lambda)
             h = torch.fft.ifft(
@@ -380,7 +381,7 @@ def time_steps(shape, kind, way, steps, everywhere, warm_up=2):
 
 def ways(kind, shape, compiled):
     fused = hasattr(F, "scaled_dot_product_attention")
-    narrow = shape.state < shape.width and torch.__version__ >= "2.1"  # of the same number of heads
+    narrow = shape.state < shape.width and VERSION >= (2, 1)  # keys of a head narrower than values
     softmax = ["masked"] + (["fused"] if fused else []) + (["padded"] if fused and narrow else [])
     chunks = [shape.length] + [c for c in (64, 128) if c < shape.length]
     choice = {
