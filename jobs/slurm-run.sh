@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# jobs/slurm-run.sh CONFIG RESULTS.h5 [option of `seqspectra run`]...
+# jobs/slurm-run.sh CONFIG RESULTS.h5 [option of `seqspectra run`]...   |   jobs/slurm-run.sh --doctor FOLDER
 #
 # The body of every job in this folder: starts `seqspectra run` on all tasks of the job, continues RESULTS.h5 if it is there,
 # stops in time (the batch system's signal, or the time that is left), puts the job back into the queue when something is
@@ -55,6 +55,8 @@ srun)
   ;;
 mpirun | mpiexec) ! "${launch[0]}" --version 2>/dev/null | grep -qi 'open mpi' || launch+=(-q) ;; # no comments on the status
 esac
+
+[ "$config" != --doctor ] || exec "${launch[@]}" "$program" doctor --dir "$out"
 
 options=()
 [ ! -e "$out" ] || options+=(--resume)
