@@ -67,10 +67,8 @@ fi
 
 # bash runs a trap only while it waits: the launcher is in the background, and is waited for until it is gone.  Both launchers
 # pass USR1 on to the ranks, and then give their status; TERM (a cancelled or preempted job) becomes the same request.
-got=
-stop() { got=$1; kill -USR1 "$pid" 2>/dev/null; }
-trap 'stop USR1' USR1
-trap 'stop TERM' TERM
+stop() { kill -USR1 "$pid" 2>/dev/null; }
+trap stop USR1 TERM
 report() { [ ! -e "$out" ] || "$program" status "$out" 2>/dev/null | head -n 1; }
 before=$(report)
 fruitless=0 count=$out.ckpt/fruitless
@@ -94,12 +92,18 @@ rm -f "$mark"
 # A task of an array has to be named as such: its own number may be that of the whole array.
 job=${SLURM_JOB_ID:-none} restarts=${SLURM_RESTART_COUNT:-0}
 [ -z "${SLURM_ARRAY_TASK_ID:-}" ] || job=${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}
-cancelled() { [ "$got" = TERM ] && scontrol show job -o "$job" 2>/dev/null | grep -q 'JobState=CANCELLED'; }
+# A cancelled job is not wanted any more, and a preempted one comes back by itself; only the time limit may end a job that we put back.
+ended_from_outside() {
+  local state
+  state=$(scontrol show job -o "$job" 2>/dev/null)
+  case $state in *JobState=COMPLETING* | *JobState=CANCELLED* | *JobState=PREEMPTED*) ;; *) return 1 ;; esac
+  case $state in *Reason=TimeLimit*) return 1 ;; esac
+}
 
 back= next=
 if [ "$rc" = 75 ] && [ -n "${SLURM_JOB_ID:-}" ]; then
-  if cancelled; then
-    next="; not put back: cancelled"
+  if ended_from_outside; then
+    next="; not put back: cancelled or preempted"
   elif [ "$restarts" -ge "${SEQSPECTRA_RESTARTS:-200}" ]; then
     next="; not put back: restarted $restarts times already (SEQSPECTRA_RESTARTS)"
   elif [ "$fruitless" -ge 3 ]; then
