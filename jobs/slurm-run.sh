@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# jobs/slurm-run.sh CONFIG RESULTS.h5 [option of `seqspectra run`]...
+# jobs/slurm-run.sh CONFIG RESULTS.h5 [option of `seqspectra run`]...   |   jobs/slurm-run.sh --doctor FOLDER
 #
 # The body of every job in this folder: starts `seqspectra run` on all tasks of the job, continues RESULTS.h5 if it is there,
 # stops in time (the batch system's signal, or the time that is left), puts the job back into the queue when something is
@@ -56,6 +56,8 @@ srun)
 mpirun | mpiexec) ! "${launch[0]}" --version 2>/dev/null | grep -qi 'open mpi' || launch+=(-q) ;; # no comments on the status
 esac
 
+[ "$config" != --doctor ] || exec "${launch[@]}" "$program" doctor --dir "$out"
+
 options=()
 [ ! -e "$out" ] || options+=(--resume)
 if [ -n "${SLURM_JOB_ID:-}" ]; then
@@ -65,10 +67,8 @@ fi
 
 # bash runs a trap only while it waits: the launcher is in the background, and is waited for until it is gone.  Both launchers
 # pass USR1 on to the ranks, and then give their status; TERM (a cancelled or preempted job) becomes the same request.
-got=
-stop() { got=$1; kill -USR1 "$pid" 2>/dev/null; }
-trap 'stop USR1' USR1
-trap 'stop TERM' TERM
+stop() { kill -USR1 "$pid" 2>/dev/null; }
+trap stop USR1 TERM
 report() { [ ! -e "$out" ] || "$program" status "$out" 2>/dev/null | head -n 1; }
 before=$(report)
 fruitless=0 count=$out.ckpt/fruitless
@@ -92,12 +92,18 @@ rm -f "$mark"
 # A task of an array has to be named as such: its own number may be that of the whole array.
 job=${SLURM_JOB_ID:-none} restarts=${SLURM_RESTART_COUNT:-0}
 [ -z "${SLURM_ARRAY_TASK_ID:-}" ] || job=${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}
-cancelled() { [ "$got" = TERM ] && scontrol show job -o "$job" 2>/dev/null | grep -q 'JobState=CANCELLED'; }
+# A cancelled job is not wanted any more, and a preempted one comes back by itself; only the time limit may end a job that we put back.
+ended_from_outside() {
+  local state
+  state=$(scontrol show job -o "$job" 2>/dev/null)
+  case $state in *JobState=COMPLETING* | *JobState=CANCELLED* | *JobState=PREEMPTED*) ;; *) return 1 ;; esac
+  case $state in *Reason=TimeLimit*) return 1 ;; esac
+}
 
 back= next=
 if [ "$rc" = 75 ] && [ -n "${SLURM_JOB_ID:-}" ]; then
-  if cancelled; then
-    next="; not put back: cancelled"
+  if ended_from_outside; then
+    next="; not put back: cancelled or preempted"
   elif [ "$restarts" -ge "${SEQSPECTRA_RESTARTS:-200}" ]; then
     next="; not put back: restarted $restarts times already (SEQSPECTRA_RESTARTS)"
   elif [ "$fruitless" -ge 3 ]; then

@@ -121,7 +121,8 @@ class Run:
 
     def text(self):
         self.errors.seek(0)
-        return self.errors.read().decode(errors="replace")[-1500:]
+        text = self.errors.read().decode(errors="replace")
+        return text if len(text) < 3000 else text[:1500] + "\n...\n" + text[-1500:]
 
     def destroy(self):
         for pid in self.ranks():

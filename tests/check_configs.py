@@ -19,7 +19,7 @@ def fail(text):
 
 def plan(path):
     """The rows of `plan`, or None."""
-    p = subprocess.run([program, "plan", path, "--untimed", "--json", "--ranks", "1"], capture_output=True, text=True)
+    p = subprocess.run([program, "plan", path, "--rate", "10", "--json", "--ranks", "1"], capture_output=True, text=True)
     if p.returncode != 0:
         fail("plan %s: exit status %d: %s" % (path, p.returncode, p.stderr.strip().split("\n")[-1]))
         return None

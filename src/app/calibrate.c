@@ -12,16 +12,16 @@
 #include "sq/linalg.h"
 #include "sq/rng.h"
 
-double sq_calibrate_gemm(double budget_s)
+double sq_calibrate_gemm(void)
 {
-  /* On a busy machine a short budget holds few products, and not one undisturbed: at least LEAST of them. */
+  /* On a busy machine a fifth of a second holds few products, and not one undisturbed: at least LEAST of them. */
   enum { N = 512, LEAST = 8 };
   double best = 0;
   int n = 0;
   sq_real *a = sq_calloc((size_t)3 * N * N, sizeof *a, "measurement");
   if (!a) return 0;
   for (int i = 0; i < 2 * N * N; ++i) a[i] = (sq_real)0.5;
-  for (double start = sq_wall_s(), now = start; now - start < budget_s || n < LEAST; ++n) {
+  for (double start = sq_wall_s(), now = start; now - start < 0.2 || n < LEAST; ++n) {
     sq_gemm(SQ_N, SQ_N, N, N, N, 1, a, N, a + (size_t)N * N, N, 0, a + (size_t)2 * N * N, N);
     const double end = sq_wall_s();
     best = fmax(best, 2.0 * N * N * N / (end - now));

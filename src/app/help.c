@@ -22,13 +22,14 @@ static const sq_command command[] = {
      "4 output cannot be written, 75 stopped and resumable.\n",
      sq_app_run, SQ_PARALLEL},
     {"plan", "cells, parameters, FLOPs, memory and time of a grid",
-     "CONFIG [--ranks N] [--set KEY=VALUE ...] [--untimed] [--json]",
+     "CONFIG [--ranks N] [--rate GFLOPS] [--set KEY=VALUE ...] [--json]",
      "Prints what `run` would do, without data and without training; the time is predicted from a short\n"
      "measurement on this machine (half a minute at most).\n"
      "\n"
      "  --ranks N        wall time on N ranks (default: those of mpirun, else the cores of this machine)\n"
+     "  --rate GFLOPS    speed of a core in training steps, for a machine that is not at hand (no "
+     "measurement)\n"
      "  --set KEY=VALUE  override a key in all cells; may be repeated\n"
-     "  --untimed        time no step here: every one is taken at 25 % of the matrix product's speed\n"
      "  --json           for scripts\n",
      sq_app_plan, SQ_SERIAL},
     {"analyze", "spectra and metrics of given weights, no training",

@@ -3,9 +3,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "app.h"
 #include "sq/base.h"
+#include "sq/store.h"
 
 static int mpi_rank = 0, mpi_nrank = 1;
 static const char *launcher;
@@ -138,6 +140,12 @@ int main(int argc, char **argv)
     if (mpi_nrank > 1) code = wait_for_rank0(code);
   } else {
     code = finish(c->run(argc, argv));
+  }
+  int failed = sq_hdf5_write_failed() || code == sq_exit_code(SQ_ERR_IO);
+  if (mpi) MPI_Allreduce(MPI_IN_PLACE, &failed, 1, MPI_INT, MPI_MAX, MPI_COMM_WORLD);
+  if (failed) { /* rank 0 has printed by now; a launcher ends it for another rank's exit */
+    fflush(NULL);
+    _exit(code);
   }
   if (mpi) MPI_Finalize();
   return code;

@@ -27,9 +27,9 @@ typedef struct {
   sq_cells *cells;
   row *row;
   int nrow, ranks;
-  int untimed;     /* no step is timed */
   int *row_of;     /* (ncell) */
   double gemm;     /* FLOP/s */
+  double rate;     /* GFLOP/s of a core, given instead of a measurement; 0: measure */
   double *seconds; /* (ncell) */
 } plan;
 
@@ -88,18 +88,20 @@ static sq_status rows_time(plan *p)
 {
   const double start = sq_wall_s();
   sq_status st = SQ_OK;
-  p->gemm = sq_calibrate_gemm(p->untimed ? 0.02 : 0.2);
+  p->gemm = p->rate > 0 ? 1e9 * p->rate : sq_calibrate_gemm();
   for (int k = 0; k < p->nrow; ++k) {
     row *r = &p->row[k];
     const sq_train_plan *t = &p->cells->plan[r->first];
     const double guess = assumed_efficiency * fmax(p->gemm, 1e6);
     const int twin = twin_of(p, k);
     r->step_s = t->flops_step / guess;
-    if (twin < k) {
+    if (p->rate > 0) {
+      r->step_s = t->flops_step / p->gemm;
+      r->timed = 1;
+    } else if (twin < k) {
       r->step_s = p->row[twin].step_s;
       r->timed = p->row[twin].timed;
-    } else if (!p->untimed && sq_wall_s() - start < budget_s &&
-               p->cells->bytes[r->first] < sq_memory_bytes() / 2) {
+    } else if (sq_wall_s() - start < budget_s && p->cells->bytes[r->first] < sq_memory_bytes() / 2) {
       SQ_TRY(sq_calibrate_step(sq_experiment_cell(p->experiment, r->first), t, guess, &r->step_s));
       r->timed = 1;
     }
@@ -223,6 +225,12 @@ static void print_totals(const plan *p, const totals *t)
     printf("; a second rank is of no use\n");
   else
     printf("; more than %d ranks are of no use\n", t->useful);
+  if (p->rate > 0) {
+    printf("Times: training steps at %.3g GFLOP/s a rank (--rate), evaluations as a third of a step; spectra "
+           "not counted.\n",
+           p->rate);
+    return;
+  }
   printf("Times: steps on random tokens of full length, timed here%s; evaluations as a third of a step; "
          "spectra not counted.\n"
          "Matrix products run at %.3g GFLOP/s a rank (%s).\n",
@@ -322,7 +330,7 @@ sq_status sq_app_plan(int argc, char **argv)
   totals t;
   const sq_option opt[] = {{"ranks", SQ_OPT_INT, &p.ranks, 1, 1e6},
                            {"json", SQ_OPT_FLAG, &json, 0, 0},
-                           {"untimed", SQ_OPT_FLAG, &p.untimed, 0, 0},
+                           {"rate", SQ_OPT_REAL, &p.rate, 1e-3, 1e6},
                            {"set", SQ_OPT_LIST, &set, 0, 0}};
   sq_words w;
   sq_experiment *e = NULL;

@@ -8,6 +8,27 @@
 
 #include "store_impl.h"
 
+static int write_failed; /* in the library, which is the process's as well */
+
+static herr_t look_for_write(unsigned n, const H5E_error2_t *e, void *unused)
+{
+  (void)n, (void)unused;
+  if (e->min_num == H5E_WRITEERROR || e->min_num == H5E_CANTFLUSH || e->min_num == H5E_CLOSEERROR)
+    write_failed = 1;
+  return 0;
+}
+
+/* Called for each call that fails, instead of the printing. */
+static herr_t note_failure(hid_t stack, void *unused)
+{
+  return H5Ewalk2(stack, H5E_WALK_UPWARD, look_for_write, unused);
+}
+
+int sq_hdf5_write_failed(void)
+{
+  return write_failed;
+}
+
 void sq_hdf5_init(void)
 {
   static int ready;
@@ -16,7 +37,7 @@ void sq_hdf5_init(void)
   /* The drivers read it once, when the library opens; the property below is for those that look again. */
   setenv("HDF5_USE_FILE_LOCKING", "FALSE", 1);
   H5open();
-  H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
+  H5Eset_auto2(H5E_DEFAULT, note_failure, NULL);
   struct sigaction now;
   if (sigaction(SIGXFSZ, NULL, &now) == 0 && now.sa_handler == SIG_DFL)
     signal(SIGXFSZ, SIG_IGN); /* a write beyond `ulimit -f` is an error to report, not a reason to die */

@@ -18,6 +18,7 @@ struct sq_store {
   MPI_Comm comm;
   sq_lock *lock; /* rank 0, until it is closed; else NULL */
   sq_layout file;
+  int failed; /* a write of this process has failed: see sq_store_close */
   int segment;
   unsigned char *status; /* (ncell) as of create or resume */
   int *group;            /* (plan's ngroup) place in file.group */
@@ -30,8 +31,9 @@ static const double missing = NAN;
 static const int64_t none = -1;
 
 /* ---- independent writes ------------------------------------------------------------------------------ */
-static sq_status refused(const sq_store *s, const char *what)
+static sq_status refused(sq_store *s, const char *what)
 {
+  s->failed = 1;
   return sq_fail(SQ_ERR_IO, "%s: %s cannot be written: %s", s->file.path, what, sq_hdf5_cause());
 }
 
@@ -589,9 +591,19 @@ sq_status sq_store_close(sq_store **ps)
   if (s == NULL) return SQ_OK;
   *ps = NULL;
   char path[256];
+  int failed = s->failed || sq_hdf5_write_failed();
   snprintf(path, sizeof path, "%s", s->file.path);
   sq_status st = SQ_OK;
-  /* Both are collective and come back on every rank, also where an earlier write failed. */
+  MPI_Allreduce(MPI_IN_PLACE, &failed, 1, MPI_INT, MPI_MAX, s->comm);
+  if (failed) {
+    /* Where a write has failed HDF5 leaves its collective calls early, and the other ranks wait for it for ever.  All
+       rows are written, metadata did not change: there is nothing that closing would add. */
+    sq_lock_release(&s->lock);
+    MPI_Barrier(s->comm);
+    destroy(s);
+    return st;
+  }
+  /* Both are collective and come back on every rank. */
   if (H5Fflush(s->file.file, H5F_SCOPE_GLOBAL) < 0)
     st = sq_fail(SQ_ERR_IO, "%s: cannot be written: %s", path, sq_hdf5_cause());
   if (sq_layout_close(&s->file) < 0 && st == SQ_OK)

@@ -1,0 +1,90 @@
+#!/usr/bin/env python3
+"""Every grid that is not mini-* has a batch script; its header asks for what `plan` says, and says what it costs.
+
+Finds the program in $SQ_BIN, the sources in $SQ_SOURCE."""
+
+import glob
+import json
+import os
+import re
+import subprocess
+import sys
+
+SOURCE = os.environ.get("SQ_SOURCE") or os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+PROGRAM = os.path.join(os.environ.get("SQ_BIN") or os.path.join(SOURCE, "build"), os.environ.get("SQ_PROGRAM", "seqspectra"))
+RATE = 20  # GFLOP/s of a core in the cost lines
+NEEDED = ["--signal=B:USR1@120", "--requeue", "--open-mode=append", "--output=", "--time=", "--job-name="]
+bad = []
+
+
+def size(b):
+    return f"{b / 1e9:.1f} GB" if b >= 1e9 else f"{b / 1e6:.0f} MB"
+
+
+def cost_line(d):
+    h = d["one_rank_s"] / 3600
+    return (f"# Cost: {d['cells']} cells, {d['flops']:.2e} FLOP, {size(d['memory_bytes_rank'])} a rank, results {size(d['file_bytes'])}; "
+            f"{h:,.{0 if h >= 10 else 1}f} core-hours at {RATE} GFLOP/s a core; up to {d['useful_ranks']} ranks")
+
+
+def plan(config):
+    p = subprocess.run([PROGRAM, "plan", config, "--rate", str(RATE), "--json"], capture_output=True, text=True, cwd=SOURCE, timeout=60)
+    if p.returncode != 0:
+        raise SystemExit(f"plan {config}: {p.stderr}")
+    return json.loads(p.stdout)
+
+
+def number(text, pattern):
+    m = re.search(pattern, text, re.M)
+    return m and m.group(1)
+
+
+def same_cost(have, want):
+    """Counts and FLOP as they are; bytes within 5 %: a few buffers more in the next version do not make the page wrong."""
+    a, b = ([float(x.replace(",", "")) for x in re.findall(r"[\d,.]+(?:e[+-]\d+)?", line)] for line in (have, want))
+    if len(a) != len(b) or re.sub(r"[\d,.e+]+", "", have) != re.sub(r"[\d,.e+]+", "", want):
+        return False
+    return a[:2] == b[:2] and a[4:] == b[4:] and all(abs(x - y) <= max(0.05 * y, 1) for x, y in zip(a[2:4], b[2:4]))
+
+
+def check(name, config):
+    path = os.path.join(SOURCE, "jobs", name + ".sbatch")
+    want = plan(config)
+    line = cost_line(want)
+    if not os.path.exists(path):
+        bad.append(f"jobs/{name}.sbatch is missing: copy another, with\n{line}")
+        return
+    text = open(path).read()
+    have = number(text, r"^(# Cost: .*)$") or ""
+    if not same_cost(have, line):
+        bad.append(f"jobs/{name}.sbatch: its cost line should be\n{line}")
+    gb = number(text, r"^#SBATCH --mem-per-cpu=(\d+)G$")
+    if not gb or not want["memory_bytes_rank"] < 0.9 * float(gb) * 2**30:
+        bad.append(f"jobs/{name}.sbatch: --mem-per-cpu={gb}G, a rank takes {size(want['memory_bytes_rank'])}")
+    ranks = number(text, r"^#SBATCH --ntasks=(\d+)$")
+    if not ranks or int(ranks) > want["useful_ranks"]:
+        bad.append(f"jobs/{name}.sbatch: --ntasks={ranks}, {want['useful_ranks']} ranks are of use")
+    if f"jobs/slurm-run.sh\" {config} " not in text:
+        bad.append(f"jobs/{name}.sbatch does not run {config}")
+
+
+grids = [g for g in sorted(glob.glob(os.path.join(SOURCE, "configs/grids/*.json"))) if not os.path.basename(g).startswith("mini-")]
+assert grids
+for g in grids:
+    check(os.path.basename(g)[:-5], os.path.relpath(g, SOURCE))
+check("quickstart", "configs/quickstart.json")
+for path in sorted(glob.glob(os.path.join(SOURCE, "jobs/*.sbatch"))):
+    name, text = os.path.basename(path), open(path).read()
+    head = re.findall(r"^#SBATCH (.*)$", text, re.M)
+    for option in NEEDED:
+        if not any(h.startswith(option) for h in head):
+            bad.append(f"jobs/{name} lacks #SBATCH {option}")
+    if "export OPENBLAS_CORETYPE=" not in text:
+        bad.append(f"jobs/{name} does not pin the BLAS kernels")
+    if subprocess.run(["bash", "-n", path]).returncode != 0:
+        bad.append(f"jobs/{name} is no shell script")
+    for config in re.findall(r"configs/[\w/-]+\.json", text):
+        if not os.path.exists(os.path.join(SOURCE, config)):
+            bad.append(f"jobs/{name} names {config}, which is not there")
+print("\n".join(bad) or f"{len(grids)} grids, passed")
+sys.exit(1 if bad else 0)
