@@ -1,6 +1,7 @@
 /* tests/test_task_batch.c: the registry, configurations, shapes, batches, and the check for equal inputs. */
 #include "task_fixture.h"
 
+#include "../src/task/png.h"
 #include "../src/task/task_impl.h"
 
 /* ---- every task of the registry ---------------------------------------------------------------------------
@@ -29,9 +30,14 @@ static const struct {
     {"parity", "{\"dataset\":{\"_name_\":\"parity\",\"max_length\":20,\"test_max_length\":50}}"},
     {"mnist", "{\"dataset\":{\"_name_\":\"mnist\",\"data_dir\":\"%s\",\"num_train\":180,\"num_valid\":20,"
               "\"num_test\":200}}"},
+    {"aan", "{\"dataset\":{\"_name_\":\"aan\",\"data_dir\":\"%s\",\"max_tokens\":30,\"num_train\":20,"
+            "\"num_valid\":10,\"num_test\":20}}"},
+    {"pathfinder", "{\"dataset\":{\"_name_\":\"pathfinder\",\"data_dir\":\"%s\",\"num_train\":159,"
+                   "\"num_valid\":20,\"num_test\":20}}"},
 };
 static char data[64]; /* the folder of those that have files */
 
+/* Image 172 of pathfinder has the name of the one that is left out. */
 static int make_data(void **state)
 {
   (void)state;
@@ -41,6 +47,8 @@ static int make_data(void **state)
   make_cifar(data, 40);
   make_imdb(data, 100);
   make_mnist(data, 200);
+  make_aan(data, 20);
+  make_pathfinder(data, 200);
   return 0;
 }
 
@@ -65,6 +73,12 @@ static const char *small_cell(const char *name)
   return NULL;
 }
 
+/* The images of pathfinder need libpng. */
+static int cannot_read(const char *name)
+{
+  return strcmp(name, "pathfinder") == 0 && !sq_png_available();
+}
+
 static void every_task_is_found_by_its_name(void **state)
 {
   const sq_keyset *set[24];
@@ -84,6 +98,7 @@ static void shapes_are_known_without_data(void **state)
   for (int k = 0; sq_task_at(k) != NULL; ++k) {
     sq_experiment *e = NULL;
     sq_task_info shape;
+    if (cannot_read(sq_task_at(k)->name)) continue;
     sq_task *t = open_task(small_cell(sq_task_at(k)->name));
     const sq_task_info *info = sq_task_describe(t);
     assert_int_equal(load_cell(small_cell(sq_task_at(k)->name), &e), SQ_OK);
@@ -230,10 +245,12 @@ static void batches_are_packed_or_padded(void **state)
 {
   static const size_t index[] = {3, 0, 19, 19, 7, 1, 12, 5, 6, 18, 2};
   (void)state;
-  for (int k = 0; sq_task_at(k) != NULL; ++k)
+  for (int k = 0; sq_task_at(k) != NULL; ++k) {
+    const sq_task_ops *ops = sq_task_at(k);
+    if (cannot_read(ops->name) || ops->first_length != NULL) continue; /* pairs: test_task_aan.c */
     for (sq_padding pad = SQ_PAD_NONE; pad <= SQ_PAD_FULL; ++pad)
-      for (int nseq = 1; nseq <= (int)COUNT(index); nseq += 5)
-        check_batch(sq_task_at(k)->name, pad, nseq, index);
+      for (int nseq = 1; nseq <= (int)COUNT(index); nseq += 5) check_batch(ops->name, pad, nseq, index);
+  }
 }
 
 /* ---- equal inputs: a task made of chosen rows -------------------------------------------------------- */

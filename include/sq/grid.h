@@ -48,3 +48,12 @@ void sq_grid_set_result(sq_grid *g, double value);
 /* Rank 0: how far a job is (0: waiting; below 1 until it has ended), and its result (NaN: none yet). */
 double sq_grid_fraction(const sq_grid *g, int job);
 double sq_grid_result(const sq_grid *g, int job);
+
+/* ---- share.c: one copy of some bytes for the ranks of a machine ---------------------------------------- */
+typedef struct sq_shared sq_shared;
+/* Collective on node, a communicator of ranks that share memory (MPI_Comm_split_type).  Rank `reader` gives the bytes,
+   which are copied; the others' data and bytes are not read.  *s NULL on all ranks where the machine has no room for a
+   shared window: not an error, everybody keeps a copy then. */
+sq_status sq_shared_create(MPI_Comm node, int reader, const void *data, size_t bytes, sq_shared **s);
+const void *sq_shared_data(const sq_shared *s, size_t *bytes); /* read only; 64-byte aligned */
+void sq_shared_destroy(sq_shared **s);                         /* collective */

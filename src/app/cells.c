@@ -452,18 +452,29 @@ static void add_data_members(const cJSON *object, const char *prefix, cJSON *out
   }
 }
 
-char *sq_cells_data_key(const sq_config *c)
+static char *key_of(const sq_config *c, int with_seed)
 {
   cJSON *in = cJSON_Parse(sq_config_json(c)), *out = cJSON_CreateObject();
   char *text = NULL;
   if (in && out) {
     add_data_members(in, "", out);
+    if (!with_seed) cJSON_DeleteItemFromObjectCaseSensitive(out, "seed");
     text = cJSON_PrintUnformatted(out);
   }
   cJSON_Delete(in);
   cJSON_Delete(out);
   if (!text) sq_fail(SQ_ERR_MEMORY, "no memory for the data key of a cell");
   return text;
+}
+
+char *sq_cells_data_key(const sq_config *c)
+{
+  return key_of(c, 1);
+}
+
+char *sq_cells_block_key(const sq_config *c)
+{
+  return key_of(c, 0);
 }
 
 /* Sizes that the data decide may differ from the plan's where nothing that was planned depends on them. */

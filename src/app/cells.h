@@ -46,6 +46,8 @@ int sq_cells_ranks_that_fit(const sq_cells *c, int most);
 
 /* What the data of a cell depend on, as text; *owned*.  Cells of equal text have the same data. */
 char *sq_cells_data_key(const sq_config *c);
+/* The same without the seed, which has no part in what is read from files. */
+char *sq_cells_block_key(const sq_config *c);
 /* The opened task is the one that was planned: SQ_ERR_DATA with the difference. */
 sq_status sq_cells_check_task(const sq_config *c, const sq_train_plan *p, const sq_task *t);
 
@@ -68,9 +70,10 @@ typedef struct {
   const sq_cells *cells;
   sq_store *store;
   char host[256];
-  const char *checkpoints; /* folder, borrowed */
-  sq_task *task;           /* the last one opened: cells that follow often share it */
-  char *task_key;          /* its data key */
+  const char *checkpoints;            /* folder, borrowed */
+  const struct sq_datasets *datasets; /* borrowed */
+  sq_task *task;                      /* the last one opened: cells that follow often share it */
+  char *task_key;                     /* its data key */
 } sq_worker_state;
 
 struct sq_grid;

@@ -15,6 +15,8 @@ static const sq_command command[] = {
      "  --set KEY=VALUE       override a key in all cells; may be repeated\n"
      "  --time-limit SECONDS  stop, resumable, before this time has passed\n"
      "  --allow-different-cpu with --resume: go on although the CPU or the BLAS kernel is another\n"
+     "  --private-data        every rank reads the data files for itself; else one of a machine does for "
+     "all\n"
      "  --quiet               no progress, no table\n"
      "\n"
      "SIGTERM, SIGUSR1 and SIGINT stop it so that --resume can go on (a second one stops at once).\n"

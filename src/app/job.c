@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cells.h"
+#include "datasets.h"
 #include "sq/base.h"
 #include "sq/grid.h"
 #include "sq/linalg.h"
@@ -129,7 +129,7 @@ static sq_status task_get(job *j)
     sq_task_close(&w->task);
     free(w->task_key);
     w->task_key = NULL;
-    SQ_TRY(sq_task_open(j->config, &w->task));
+    SQ_TRY(sq_datasets_open(w->datasets, j->config, &w->task));
     w->task_key = key;
     key = NULL;
   }

@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 #include "app.h"
-#include "cells.h"
+#include "datasets.h"
 #include "file_system.h"
 #include "progress.h"
 #include "sq/base.h"
@@ -20,7 +20,7 @@
 
 typedef struct {
   const char *config, *out;
-  int resume, quiet, other_cpu;
+  int resume, quiet, other_cpu, private_data;
   double time_limit;
   sq_words set;
 } options;
@@ -31,6 +31,7 @@ typedef struct {
   sq_experiment *experiment;
   sq_cells *cells;
   sq_store *store;
+  sq_datasets *datasets;
   sq_worker_state worker;
   sq_progress progress;
   double *cost, deadline; /* (ncell); clock time, INFINITY: none */
@@ -140,7 +141,7 @@ static sq_status check_data_of(const run *r, int i)
 {
   sq_task *t = NULL;
   sq_status st;
-  SQ_TRY(sq_task_open(sq_experiment_cell(r->experiment, i), &t));
+  SQ_TRY(sq_datasets_open(r->datasets, sq_experiment_cell(r->experiment, i), &t));
   SQ_TRY(sq_cells_check_task(sq_experiment_cell(r->experiment, i), &r->cells->plan[i], t));
   SQ_TRY(sq_task_check_disjoint(t));
 done:
@@ -149,9 +150,11 @@ done:
 }
 
 /* Every distinct data set of the cells to run, one rank each in turn. */
-static sq_status check_data(const run *r)
+static sq_status check_data(run *r)
 {
   const int n = r->cells->ncell;
+  const sq_status shared = sq_datasets_create(r->cells, r->skip, r->o.private_data, &r->datasets);
+  if (shared != SQ_OK) return shared;
   char **key = sq_calloc((size_t)n, sizeof *key, "data sets");
   int nkey = 0;
   sq_status st = key ? SQ_OK : SQ_ERR_MEMORY;
@@ -290,6 +293,7 @@ static sq_status grid_run(run *r)
   r->worker.cells = r->cells;
   r->worker.store = r->store;
   r->worker.checkpoints = r->checkpoints;
+  r->worker.datasets = r->datasets;
   MPI_Get_processor_name(r->worker.host, &n);
   sq_status st = sq_app_agree(sq_progress_init(&r->progress, r->cells, r->skip));
   if (st == SQ_OK) st = sq_grid_run(MPI_COMM_WORLD, r->cells->ncell, r->cost, r->skip, &ops);
@@ -371,6 +375,7 @@ static sq_status parse(int argc, char **argv, options *o)
                            {"set", SQ_OPT_LIST, &o->set, 0, 0},
                            {"time-limit", SQ_OPT_REAL, &o->time_limit, 1, 1e9},
                            {"allow-different-cpu", SQ_OPT_FLAG, &o->other_cpu, 0, 0},
+                           {"private-data", SQ_OPT_FLAG, &o->private_data, 0, 0},
                            {"quiet", SQ_OPT_FLAG, &o->quiet, 0, 0}};
   sq_words w;
   const sq_status st = sq_args_parse("run", argc, argv, opt, sizeof opt / sizeof *opt, "CONFIG", 1, 1, &w);
@@ -426,6 +431,7 @@ sq_status sq_app_run(int argc, char **argv)
   }
 done:
   if (r.store) sq_store_close(&r.store);
+  sq_datasets_destroy(&r.datasets);
   sq_cells_destroy(&r.cells);
   sq_experiment_destroy(&r.experiment);
   free(r.skip);

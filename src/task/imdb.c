@@ -6,15 +6,24 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "block.h"
 #include "imdb_impl.h"
 #include "sq/base.h"
 #include "sq/rng.h"
 
+/* Reviews of a part, in the block. */
+typedef struct {
+  const uint16_t *code; /* (off[n]) */
+  const size_t *off;    /* (n+1) */
+  size_t n, nneg;
+} reviews;
+
 typedef struct {
   struct sq_task base;
   sq_task_info info;
-  imdb_data d;
-  uint16_t *id;               /* (IMDB_MAX_CODES) of a code */
+  sq_task_block block;
+  reviews part[IMDB_NPART];
+  const uint16_t *id;         /* (IMDB_MAX_CODES) of a code */
   uint32_t *index[SQ_NSPLIT]; /* (size) review of an example */
 } imdb;
 
@@ -48,7 +57,7 @@ static int part_of(sq_split split)
 
 static size_t review_of(const imdb *t, sq_split split, size_t i, const uint16_t **code, size_t *n)
 {
-  const imdb_part *p = &t->d.part[part_of(split)];
+  const reviews *p = &t->part[part_of(split)];
   const size_t k = t->index[split][i];
   *code = p->code + p->off[k];
   *n = p->off[k + 1] - p->off[k];
@@ -71,7 +80,7 @@ static void imdb_example(const sq_task *task, sq_split split, size_t i, int32_t 
   const size_t k = review_of(t, split, i, &code, &n);
   for (size_t j = 0; j < n; ++j) token[j] = t->id[code[j]];
   token[n] = IMDB_EOS;
-  *label = k >= t->d.part[part_of(split)].nneg;
+  *label = k >= t->part[part_of(split)].nneg;
 }
 
 static const sq_task_info *imdb_info(const sq_task *t)
@@ -83,8 +92,7 @@ static void imdb_close(sq_task *task)
 {
   imdb *t = (imdb *)task;
   if (t == NULL) return;
-  sq_imdb_clear(&t->d);
-  free(t->id);
+  sq_task_block_free(&t->block);
   for (int s = 0; s < SQ_NSPLIT; ++s) free(t->index[s]);
   free(t);
 }
@@ -109,7 +117,7 @@ static size_t choose(uint64_t seed, int class, size_t first, size_t n, uint32_t 
 }
 
 /* Reviews with chosen == which, negative and positive in turn; returns how many. */
-static size_t interleave(const imdb_part *p, const uint8_t *chosen, int which, uint32_t *out)
+static size_t interleave(const reviews *p, const uint8_t *chosen, int which, uint32_t *out)
 {
   size_t at[2] = {0, p->nneg}, n = 0;
   const size_t end[2] = {p->nneg, p->n};
@@ -123,7 +131,7 @@ static size_t interleave(const imdb_part *p, const uint8_t *chosen, int which, u
 
 static sq_status make_splits(imdb *t, uint64_t seed)
 {
-  const imdb_part *train = &t->d.part[IMDB_TRAIN], *test = &t->d.part[IMDB_TEST];
+  const reviews *train = &t->part[IMDB_TRAIN], *test = &t->part[IMDB_TEST];
   const size_t n = train->n > test->n ? train->n : test->n;
   uint8_t *chosen = sq_calloc(n, 1, "splits"), *none = sq_calloc(n, 1, "splits");
   uint32_t *shuffled = sq_calloc(n, sizeof *shuffled, "splits");
@@ -156,45 +164,74 @@ static sq_status imdb_shape(const sq_config *c, sq_task_info *info)
   return SQ_OK;
 }
 
-static void limit_sizes(imdb *t, const size_t most[SQ_NSPLIT], const char *dir)
+static void limit_sizes(imdb *t, const size_t most[SQ_NSPLIT])
 {
   for (int s = 0; s < SQ_NSPLIT; ++s) {
     if (t->info.size[s] < most[s])
-      sq_note("%s: %zu examples (%s is %zu)", dir, t->info.size[s], size_key[s], most[s]);
+      sq_note("task imdb: the data have %zu examples (%s is %zu)", t->info.size[s], size_key[s], most[s]);
     if (t->info.size[s] > most[s]) t->info.size[s] = most[s];
   }
 }
 
-static sq_status open_files(const sq_config *c, imdb *t)
+/* Sections of a block: characters and offsets of the two parts, how many reviews are negative, ids of the codes. */
+static sq_status pack(const imdb_data *d, const uint16_t *id, sq_task_block *b)
 {
-  const size_t most[SQ_NSPLIT] = {t->info.size[0], t->info.size[1], t->info.size[2]};
+  const imdb_part *test = &d->part[IMDB_TEST], *train = &d->part[IMDB_TRAIN];
+  const size_t nneg[IMDB_NPART] = {train->nneg, test->nneg};
+  const block_section s[] = {{train->code, train->off[train->n] * sizeof *train->code},
+                             {test->code, test->off[test->n] * sizeof *test->code},
+                             {train->off, (train->n + 1) * sizeof *train->off},
+                             {test->off, (test->n + 1) * sizeof *test->off},
+                             {nneg, sizeof nneg},
+                             {id, IMDB_MAX_CODES * sizeof *id}};
+  _Static_assert(IMDB_TRAIN == 0 && IMDB_TEST == 1, "order of the sections");
+  return sq_block_pack(s, 6, b);
+}
+
+static sq_status imdb_load(const sq_config *c, sq_task_block *b)
+{
+  const int most = sq_config_int(c, "dataset.vocab_size");
   char dir[SQ_PATH_MAX];
-  sq_status st;
+  imdb_data d = {0};
+  uint16_t *id = sq_calloc(IMDB_MAX_CODES, sizeof *id, "task imdb: vocabulary");
+  sq_status st = id != NULL ? SQ_OK : SQ_ERR_MEMORY;
+  SQ_TRY(st);
   SQ_TRY(sq_imdb_find(sq_data_dir(c), dir));
-  SQ_TRY(sq_imdb_read(dir, (size_t)t->info.seq_len - 1, NULL, &t->d));
-  t->id = sq_calloc(IMDB_MAX_CODES, sizeof *t->id, "task imdb: vocabulary");
-  if (t->id == NULL) SQ_TRY(SQ_ERR_MEMORY);
-  const int vocab = sq_imdb_vocabulary(&t->d, (size_t)sq_config_int(c, "dataset.min_count"), t->id);
+  SQ_TRY(sq_imdb_read(dir, (size_t)sq_config_int(c, "dataset.max_tokens") - 1, NULL, &d));
+  const int vocab = sq_imdb_vocabulary(&d, (size_t)sq_config_int(c, "dataset.min_count"), id);
   if (vocab < 0) SQ_TRY(SQ_ERR_MEMORY);
-  if (vocab > t->info.vocab_size)
+  if (vocab > most)
     SQ_TRY(sq_fail(SQ_ERR_DATA,
                    "%s: the training texts give a vocabulary of %d; expected at most %d (dataset.vocab_size)",
-                   dir, vocab, t->info.vocab_size));
-  SQ_TRY(make_splits(t, (uint64_t)sq_config_int(c, "seed")));
-  limit_sizes(t, most, dir);
+                   dir, vocab, most));
+  SQ_TRY(pack(&d, id, b));
 done:
+  sq_imdb_clear(&d);
+  free(id);
   return st;
 }
 
-static sq_status imdb_open(const sq_config *c, sq_task **out)
+static sq_status imdb_open_block(const sq_config *c, sq_task_block *b, sq_task **out)
 {
   imdb *t = sq_calloc(1, sizeof *t, "task imdb");
   sq_status st;
-  *out = NULL;
   if (t == NULL) return SQ_ERR_MEMORY;
   t->base.ops = &sq_task_imdb;
+  t->block = *b;
+  *b = (sq_task_block){0};
+  for (int k = 0; k < IMDB_NPART; ++k) {
+    reviews *p = &t->part[k];
+    size_t bytes;
+    p->code = sq_block_section(&t->block, k, NULL);
+    p->off = sq_block_section(&t->block, IMDB_NPART + k, &bytes);
+    p->n = bytes / sizeof *p->off - 1;
+    p->nneg = ((const size_t *)sq_block_section(&t->block, 2 * IMDB_NPART, NULL))[k];
+  }
+  t->id = sq_block_section(&t->block, 2 * IMDB_NPART + 1, NULL);
   SQ_TRY(imdb_shape(c, &t->info));
-  SQ_TRY(open_files(c, t));
+  const size_t most[SQ_NSPLIT] = {t->info.size[0], t->info.size[1], t->info.size[2]};
+  SQ_TRY(make_splits(t, (uint64_t)sq_config_int(c, "seed")));
+  limit_sizes(t, most);
   *out = &t->base;
   t = NULL;
 done:
@@ -204,7 +241,8 @@ done:
 
 const sq_task_ops sq_task_imdb = {.name = "imdb",
                                   .keys = &imdb_keys,
-                                  .open = imdb_open,
+                                  .load = imdb_load,
+                                  .open_block = imdb_open_block,
                                   .close = imdb_close,
                                   .info = imdb_info,
                                   .shape = imdb_shape,

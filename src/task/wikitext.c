@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "block.h"
 #include "bpe.h"
 #include "files.h"
 #include "sha256.h"
@@ -22,7 +23,11 @@ enum { MAP_LINES = 1000, GPT2_VOCAB = 50257, DEFAULT_BLOCK = 1024 };
 typedef struct {
   struct sq_task base;
   sq_task_info info;
-  sq_ids ids[SQ_NSPLIT];
+  sq_task_block block;
+  struct {
+    const uint16_t *v;
+    size_t n;
+  } ids[SQ_NSPLIT]; /* in the block */
   int published;
 } wikitext;
 
@@ -176,7 +181,7 @@ static const sq_task_info *wikitext_info(const sq_task *t)
 
 static void wikitext_close(sq_task *t)
 {
-  for (int s = 0; t != NULL && s < SQ_NSPLIT; ++s) sq_ids_clear(&((wikitext *)t)->ids[s]);
+  if (t != NULL) sq_task_block_free(&((wikitext *)t)->block);
   free(t);
 }
 
@@ -210,55 +215,70 @@ static sq_status wikitext_shape(const sq_config *c, sq_task_info *info)
   return SQ_OK;
 }
 
-static sq_status set_size(const sq_config *c, wikitext *t, int s, const char *path)
+/* Blocks of a split that are used, at most those there are. */
+static size_t used_of(const sq_config *c, int s, size_t have)
 {
-  const size_t have = t->ids[s].n / (size_t)t->info.seq_len;
-  size_t most = have;
+  const size_t most = sq_config_has(c, size_key[s]) ? (size_t)sq_config_int(c, size_key[s]) : have;
+  return most < have ? most : have;
+}
+
+static sq_status check_size(const sq_config *c, int s, const sq_ids *ids, const char *path)
+{
+  const int L = sq_config_int(c, "dataset.block_size");
+  const size_t have = ids->n / (size_t)L;
   if (have == 0)
     return sq_fail(SQ_ERR_DATA, "%s: %zu tokens; expected at least one block of %d (dataset.block_size)",
-                   path, t->ids[s].n, t->info.seq_len);
-  if (sq_config_has(c, size_key[s])) most = (size_t)sq_config_int(c, size_key[s]);
-  if (most > have) sq_note("%s has %zu blocks (%s is %zu)", path, have, size_key[s], most);
-  t->info.size[s] = most < have ? most : have;
+                   path, ids->n, L);
+  if (sq_config_has(c, size_key[s]) && (size_t)sq_config_int(c, size_key[s]) > have)
+    sq_note("%s has %zu blocks (%s is %d)", path, have, size_key[s], sq_config_int(c, size_key[s]));
   return SQ_OK;
 }
 
-static sq_status open_files(const sq_config *c, wikitext *t)
+/* A section of the block: the tokens of a split. */
+static sq_status wikitext_load(const sq_config *c, sq_task_block *block)
 {
   const char *dir = sq_data_dir(c), *form = sq_config_string(c, "dataset.form");
+  const int vocab = sq_config_int(c, "dataset.vocab_size"), L = sq_config_int(c, "dataset.block_size");
   char found[SQ_PATH_MAX], path[SQ_PATH_MAX], name[32];
+  block_section section[SQ_NSPLIT];
+  sq_ids ids[SQ_NSPLIT] = {{0}};
   sq_bpe *b = NULL;
   sq_status st;
   SQ_TRY(sq_data_find("wikitext", dir, folder, file_name(form, SQ_TRAIN, name), layout, found));
   SQ_TRY(sq_bpe_open(dir, &b));
-  if (sq_bpe_vocab_size(b) != t->info.vocab_size)
+  if (sq_bpe_vocab_size(b) != vocab)
     SQ_TRY(sq_fail(SQ_ERR_DATA, "%s: the tokenizer there has %d tokens; expected %d (dataset.vocab_size)",
-                   dir, sq_bpe_vocab_size(b), t->info.vocab_size));
+                   dir, sq_bpe_vocab_size(b), vocab));
   for (int s = 0; s < SQ_NSPLIT; ++s) {
     SQ_TRY(sq_path_join(path, found, file_name(form, s, name)));
-    SQ_TRY(read_split(b, path, t->published, t->info.seq_len, &t->ids[s]));
-    SQ_TRY(set_size(c, t, s, path));
+    SQ_TRY(read_split(b, path, is_published(c), L, &ids[s]));
+    SQ_TRY(check_size(c, s, &ids[s], path));
+    section[s] = (block_section){ids[s].v, ids[s].n * sizeof *ids[s].v};
   }
+  SQ_TRY(sq_block_pack(section, SQ_NSPLIT, block));
 done:
+  for (int s = 0; s < SQ_NSPLIT; ++s) sq_ids_clear(&ids[s]);
   sq_bpe_destroy(&b);
   return st;
 }
 
-static sq_status wikitext_open(const sq_config *c, sq_task **out)
+static sq_status wikitext_open_block(const sq_config *c, sq_task_block *b, sq_task **out)
 {
   wikitext *t = sq_calloc(1, sizeof *t, "task wikitext");
-  sq_status st;
-  *out = NULL;
   if (t == NULL) return SQ_ERR_MEMORY;
   t->base.ops = &sq_task_wikitext;
   t->published = is_published(c);
-  SQ_TRY(wikitext_shape(c, &t->info));
-  SQ_TRY(open_files(c, t));
+  (void)wikitext_shape(c, &t->info);
+  t->block = *b;
+  *b = (sq_task_block){0};
+  for (int s = 0; s < SQ_NSPLIT; ++s) {
+    size_t bytes;
+    t->ids[s].v = sq_block_section(&t->block, s, &bytes);
+    t->ids[s].n = bytes / sizeof *t->ids[s].v;
+    t->info.size[s] = used_of(c, s, t->ids[s].n / (size_t)t->info.seq_len);
+  }
   *out = &t->base;
-  t = NULL;
-done:
-  if (t != NULL) wikitext_close(&t->base);
-  return st;
+  return SQ_OK;
 }
 
 /* ---- check ------------------------------------------------------------------------------------------- */
@@ -334,7 +354,8 @@ done:
 
 const sq_task_ops sq_task_wikitext = {.name = "wikitext",
                                       .keys = &wikitext_keys,
-                                      .open = wikitext_open,
+                                      .load = wikitext_load,
+                                      .open_block = wikitext_open_block,
                                       .close = wikitext_close,
                                       .info = wikitext_info,
                                       .shape = wikitext_shape,

@@ -21,6 +21,8 @@ sq_fuzz(fuzz_cifar MODULES task)
 sq_fuzz(fuzz_mnist MODULES task)
 sq_fuzz(fuzz_wikitext MODULES task)
 sq_fuzz(fuzz_tokens MODULES task)
+sq_fuzz(fuzz_aan MODULES task)
+sq_fuzz(fuzz_pathfinder MODULES task)
 sq_fuzz(fuzz_checkpoint MODULES task SOURCES ${CMAKE_SOURCE_DIR}/src/train/checkpoint.c)
 sq_fuzz(fuzz_config MODULES model task SOURCES ${CMAKE_SOURCE_DIR}/src/train/keys.c)
 

@@ -85,6 +85,33 @@ for mode in range(2):
     damaged("fuzz_wikitext", "text%d" % mode, text, bytes([2]))
     damaged("fuzz_wikitext", "texttask%d" % mode, text, bytes([128 + 3 * mode]))
 
+# ---- aan
+damaged("fuzz_aan", "pairs", b"0\tP1\tP2\tfirst text\tsecond\n1.0\tP3\tP4\t\tcaf\xc3\xa9\n")
+damaged("fuzz_aan", "long", b"1\tP1\tP2\t" + b"x" * 100 + b"\t" + b"y" * 30 + b"\n")
+put("fuzz_aan", "label2", b"2\tP1\tP2\ta\tb\n")
+
+
+# ---- pathfinder: images of all kinds, and metadata
+def png(side, kind, depth, channels, extra=b"", interlaced=0):
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    row = bytes([0]) + bytes((side * channels * depth + 7) // 8)
+    head = struct.pack(">2I5B", side, side, depth, kind, 0, 0, interlaced)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + extra + chunk(b"IDAT", zlib.compress(row * side)) + chunk(b"IEND", b"")
+
+
+palette = struct.pack(">I", 6) + b"PLTE" + bytes(range(6)) + struct.pack(">I", zlib.crc32(b"PLTE" + bytes(range(6))))
+kinds = [("grey", 0, 8, 1), ("bits", 0, 1, 1), ("deep", 0, 16, 1), ("rgb", 2, 8, 3), ("palette", 3, 8, 1), ("greya", 4, 8, 2), ("rgba", 6, 8, 4)]
+for name, kind, depth, channels in kinds:
+    image = png(32, kind, depth, channels, palette if kind == 3 else b"")
+    damaged("fuzz_pathfinder", name, image, b"\1")
+    put("fuzz_pathfinder", name + "-task", b"\x81" + image)
+put("fuzz_pathfinder", "size", b"\1" + png(64, 0, 8, 1))
+put("fuzz_pathfinder", "interlaced", b"\1" + png(32, 0, 8, 1, b"", 1))
+meta = b"imgs/0 a.png 0 1 1.0 2 3\nimgs/0 a.png 1 0 1.0 2 3\nimgs/0 a.png 2 1\nimgs/0 a.png 3 0\n"
+damaged("fuzz_pathfinder", "metadata", meta, b"\0")
+
 # ---- kept tokens
 ids = struct.pack("<5H", 1, 2, 3, 256, 258)
 damaged("fuzz_tokens", "good", b"SQTOKEN1" + struct.pack("<3Q", 42, 5, fnv(ids)) + ids, b"\0\1")
