@@ -122,7 +122,7 @@ static sq_status save(void *user, const sq_train_state *s)
 /* Whose checkpoint it is: precision and configuration without what may differ from start to start.  NULL: no memory. */
 static char *owner_name(const sq_config *config)
 {
-  static const char *const free_keys[] = {"threads", "team", "checkpoint_minutes"};
+  static const char *const free_keys[] = {"team", "checkpoint_minutes"};
   const char *json = sq_config_json(config);
   cJSON *tree = json != NULL ? cJSON_Parse(json) : NULL, *run = cJSON_GetObjectItemCaseSensitive(tree, "run");
   char *name = NULL;
