@@ -14,6 +14,7 @@ SOURCE = os.environ.get("SQ_SOURCE") or os.path.dirname(os.path.dirname(os.path.
 PROGRAM = os.path.join(os.environ.get("SQ_BIN") or os.path.join(SOURCE, "build"), os.environ.get("SQ_PROGRAM", "seqspectra"))
 RATE = 20  # GFLOP/s of a core in the cost lines
 NEEDED = ["--signal=B:USR1@120", "--requeue", "--open-mode=append", "--output=", "--time=", "--job-name="]
+NUMBER = r"\d[\d,.]*(?:e[+-]\d+)?"
 bad = []
 
 
@@ -41,8 +42,8 @@ def number(text, pattern):
 
 def same_cost(have, want):
     """Counts and FLOP as they are; bytes within 5 %: a few buffers more in the next version do not make the page wrong."""
-    a, b = ([float(x.replace(",", "")) for x in re.findall(r"[\d,.]+(?:e[+-]\d+)?", line)] for line in (have, want))
-    if len(a) != len(b) or re.sub(r"[\d,.e+]+", "", have) != re.sub(r"[\d,.e+]+", "", want):
+    a, b = ([float(x.replace(",", "")) for x in re.findall(NUMBER, line)] for line in (have, want))
+    if len(a) != len(b) or re.sub(NUMBER, "", have) != re.sub(NUMBER, "", want):
         return False
     return a[:2] == b[:2] and a[4:] == b[4:] and all(abs(x - y) <= max(0.05 * y, 1) for x, y in zip(a[2:4], b[2:4]))
 

@@ -1,4 +1,5 @@
 /* src/app/job.c: one cell on one rank: data, model, training, spectra, and its rows of the results file. */
+#include <cjson/cJSON.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -118,6 +119,22 @@ static sq_status save(void *user, const sq_train_state *s)
   return SQ_OK;
 }
 
+/* Whose checkpoint it is: precision and configuration without what may differ from start to start.  NULL: no memory. */
+static char *owner_name(const sq_config *config)
+{
+  static const char *const free_keys[] = {"team", "checkpoint_minutes"};
+  const char *json = sq_config_json(config);
+  cJSON *tree = json != NULL ? cJSON_Parse(json) : NULL, *run = cJSON_GetObjectItemCaseSensitive(tree, "run");
+  char *name = NULL;
+  for (size_t i = 0; i < sizeof free_keys / sizeof *free_keys; ++i)
+    cJSON_DeleteItemFromObjectCaseSensitive(run, free_keys[i]);
+  char *text = tree != NULL ? cJSON_PrintUnformatted(tree) : NULL;
+  if (text != NULL && asprintf(&name, "%s %s", SQ_PRECISION, text) < 0) name = NULL;
+  cJSON_free(text);
+  cJSON_Delete(tree);
+  return name;
+}
+
 /* ---- the cell ---------------------------------------------------------------------------------------- */
 
 static sq_status task_get(job *j)
@@ -197,11 +214,8 @@ sq_status sq_job_run(sq_worker_state *w, sq_grid *g, int i)
   sq_status st = sq_store_cell_running(w->store, i, sq_grid_rank(g), w->host);
   if (st != SQ_OK) return st;
   sq_format(j.checkpoint, sizeof j.checkpoint, "%s/cell-%d", w->checkpoints, i);
-  const char *json = sq_config_json(j.config);
-  if (json == NULL || asprintf(&j.owner, "%s %s", SQ_PRECISION, json) < 0) {
-    j.owner = NULL;
-    st = sq_fail(SQ_ERR_MEMORY, "no memory for the cell's name");
-  }
+  j.owner = owner_name(j.config);
+  if (j.owner == NULL) st = sq_fail(SQ_ERR_MEMORY, "no memory for the cell's name");
   if (st == SQ_OK) st = train(&j);
   st = finish(&j, st, sq_wall_s() - start);
   free(j.owner);

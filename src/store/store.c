@@ -33,8 +33,10 @@ static const int64_t none = -1;
 /* ---- independent writes ------------------------------------------------------------------------------ */
 static sq_status refused(sq_store *s, const char *what)
 {
+  const char *cause = sq_hdf5_cause();
   s->failed = 1;
-  return sq_fail(SQ_ERR_IO, "%s: %s cannot be written: %s", s->file.path, what, sq_hdf5_cause());
+  return sq_fail(SQ_ERR_IO, "%s: %s cannot be written: %s", s->file.path, what,
+                 *cause ? cause : "MPI-IO gives no reason (disk full?)");
 }
 
 static sq_status put(sq_store *s, hid_t d, const char *what, hid_t mem, const hsize_t *start,

@@ -1,0 +1,126 @@
+#!/usr/bin/env bash
+# What machines do to a run: clocks, file systems, locks of other hosts, damaged checkpoints, a second signal.
+. "$(dirname "$0")/lib.sh"
+s=$program
+preload=$SQ_BIN/tests/libsq_preload.so
+export ASAN_OPTIONS=${ASAN_OPTIONS:+$ASAN_OPTIONS:}verify_asan_link_order=0
+write_grid tiny 60
+"$s" run tiny.json --out whole.h5 --quiet || fail "the uninterrupted run"
+
+# Locks of another host: one that shows signs of life is respected, one that shows none is taken over after a while.
+stranger() { printf 'host elsewhere\npid %s\nstarted 2020-01-01T00:00:00Z\njob 77_3\nbeat %010d\n' "$1" "$2" >"$3.lock"; }
+cp whole.h5 dead.h5
+stranger 4711 5 dead.h5
+"$s" run tiny.json --out dead.h5 --resume >dead.txt 2>&1 &
+waiting=$!
+cp whole.h5 alive.h5
+stranger 4711 0 alive.h5
+(for k in $(seq 40); do sleep 0.5; stranger 4711 "$k" alive.h5; done) &
+beats=$!
+expect 2 'alive.h5 is being written by process 4711 on host elsewhere \(job 77_3, started 2020-01-01T00:00:00Z\); if that run is dead, remove alive.h5.lock' -- \
+  "$s" run tiny.json --out alive.h5 --resume
+kill $beats
+wait $beats 2>/dev/null
+
+# The time that a batch system gives; a clock that is wrong must not stop a job before it has begun.
+SLURM_JOB_END_TIME=$(($(date +%s) - 1000)) "$s" run tiny.json --out past.h5 --quiet 2>err.txt || fail "an end time in the past: $? $(cat err.txt)"
+grep -q '^warning: SLURM_JOB_END_TIME=.* ago: is this host' err.txt || fail "an end time in the past: $(cat err.txt)"
+same_numbers whole.h5 past.h5
+SLURM_JOB_END_TIME=$(($(date +%s) + 4)) "$s" run tiny.json --out end.h5 --quiet --set train.total_steps=1000000 2>err.txt
+[ $? = 75 ] || fail "SLURM_JOB_END_TIME: expected 75: $(cat err.txt)"
+grep -q '^seqspectra: stopped (time limit): 0 of 6 cells done, 6 left' err.txt || fail "SLURM_JOB_END_TIME: $(cat err.txt)"
+LD_PRELOAD=$preload SQ_PRELOAD_CLOCK=86400 "$s" run tiny.json --out clock.h5 --quiet --time-limit 600 2>err.txt || fail "a clock that jumps: $? $(cat err.txt)"
+same_numbers whole.h5 clock.h5
+
+# A second signal stops at once: with one rank stopped, the first alone would wait for it.
+ranks 2 "$s" run tiny.json --out twice.h5 --quiet --set train.total_steps=1000000 2>twice.txt &
+pid=$!
+rank_pids() { for p in $(pgrep -f "$s run tiny.json --out $1"); do [ "$(readlink /proc/$p/exe)" = "$(readlink -f "$s")" ] && echo $p; done; }
+for _ in $(seq 300); do [ -e twice.h5.ckpt ] && break; sleep 0.1; done
+sleep 1
+# shellcheck disable=SC2046
+set -- $(rank_pids twice.h5)
+if [ $# = 2 ]; then
+  kill -STOP "$2"
+  kill -TERM "$1"
+  sleep 4
+  kill -0 "$1" 2>/dev/null || fail "a rank did not wait for the other"
+  kill -TERM "$1"
+  for _ in $(seq 20); do kill -0 "$1" 2>/dev/null || break; sleep 0.1; done
+  kill -0 "$1" 2>/dev/null && fail "a second signal does not stop at once"
+  kill -CONT "$2" 2>/dev/null
+  kill -KILL "$2" 2>/dev/null
+else
+  fail "expected two ranks, found $#"
+fi
+wait $pid
+expect 0 -- "$s" status twice.h5
+
+# A damaged newest checkpoint: one line says so, the one before is taken, and the numbers are those of an uninterrupted run.  How
+# often they are written may change from start to start.
+"$s" run tiny.json --out long.h5 --quiet --set train.total_steps=600 --set run.checkpoint_minutes=0.001 || fail "the long run"
+newest=
+for _ in 1 2 3 4 5; do # a kill between two renames leaves one checkpoint
+  rm -rf ckpt.h5*
+  "$s" run tiny.json --out ckpt.h5 --quiet --set train.total_steps=600 --set run.checkpoint_minutes=0.001 2>err.txt &
+  pid=$!
+  for _ in $(seq 300); do [ -e ckpt.h5.ckpt/cell-0.old ] && break; sleep 0.05; done
+  kill -KILL $pid
+  wait $pid 2>/dev/null
+  [ -e ckpt.h5.ckpt/cell-0 ] && [ -e ckpt.h5.ckpt/cell-0.old ] && newest=ckpt.h5.ckpt/cell-0 && break
+done
+if [ -n "$newest" ]; then truncate -s 1000 "$newest"; else fail "no two checkpoints: $(ls ckpt.h5.ckpt)"; fi
+"$s" run tiny.json --out ckpt.h5 --quiet --resume --set train.total_steps=600 --set run.checkpoint_minutes=5 2>err.txt || fail "a truncated checkpoint: $(cat err.txt)"
+grep -Eq "^seqspectra: rank 0: cell [0-5] [a-z]*: ckpt.h5.ckpt/cell-[0-5]: it is truncated; the one before is taken \(step [0-9]+\)$" err.txt ||
+  fail "a truncated checkpoint: $(cat err.txt)"
+same_numbers long.h5 ckpt.h5
+
+# Another grid is refused with what differs; a folder that takes no files is named.
+expect 2 'whole.h5.*train.total_steps.*60.*70' -- "$s" run tiny.json --out whole.h5 --resume --set train.total_steps=70
+expect 4 'nowhere/x.h5' -- "$s" run tiny.json --out nowhere/x.h5
+
+# A disk that is full at the start, and one that gets full: one line, status 4, no hang, and the rest can be made up for.
+mkdir disk
+touch full
+export SQ_PRELOAD_FULL=$PWD/full SQ_PRELOAD_DIR=$PWD/disk
+expect 4 'No space left' -- env LD_PRELOAD="$preload" "$s" run tiny.json --out disk/x.h5 --quiet
+rm full
+for n in 1 2 3; do
+  # shellcheck disable=SC2016
+  ranks $n sh -c 'LD_PRELOAD=$0 exec "$@"' "$preload" "$s" run tiny.json --out disk/$n.h5 --quiet 2>err.txt &
+  pid=$!
+  for _ in $(seq 300); do [ -e disk/$n.h5.ckpt ] && break; sleep 0.02; done
+  touch full
+  for _ in $(seq 600); do kill -0 $pid 2>/dev/null || break; sleep 0.1; done
+  kill -0 $pid 2>/dev/null && { fail "a full disk on $n ranks: still running after 60 s"; kill -KILL $pid; }
+  wait $pid
+  got=$?
+  [ $got = 4 ] || [ $got = 0 ] || fail "a full disk on $n ranks: status $got: $(cat err.txt)"
+  [ $got = 0 ] || [ "$(grep -Ec '^seqspectra: .*(No space left|cannot be written)' err.txt)" -ge 1 ] || fail "a full disk on $n ranks: $(cat err.txt)"
+  rm full
+  expect 0 -- "$s" status disk/$n.h5
+  expect 0 -- "$s" run tiny.json --out disk/$n.h5 --quiet --resume
+  same_numbers whole.h5 disk/$n.h5
+done
+unset SQ_PRELOAD_FULL SQ_PRELOAD_DIR
+
+# File systems that are known for trouble.
+trouble() { env LD_PRELOAD="$preload" SQ_PRELOAD_STATFS="$1" "$s" doctor --dir . >out.txt 2>&1; }
+trouble 0x6969
+grep -q 'file system of .: nfs' out.txt || fail "doctor on NFS: $(cat out.txt)"
+trouble 0x0BD00BD0
+grep -q 'file system of .: lustre' out.txt || fail "doctor on Lustre: $(cat out.txt)"
+if "$s" version | grep -q 'Open MPI v*4\.1'; then
+  grep -q '^warning  MPI-IO of Open MPI 4.1.* on Lustre: OMPIO' out.txt || fail "doctor on Lustre: $(cat out.txt)"
+  grep -q '^ *export OMPI_MCA_io=romio321' out.txt || fail "doctor on Lustre, remedy: $(cat out.txt)"
+  OMPI_MCA_io=romio321 trouble 0x0BD00BD0
+  grep -q 'OMPIO, which' out.txt && fail "doctor on Lustre with ROMIO: $(cat out.txt)"
+  env LD_PRELOAD="$preload" SQ_PRELOAD_STATFS=0x0BD00BD0 "$s" run linear.json --out lustre.h5 --quiet 2>err.txt
+  grep -q '^warning: MPI-IO of Open MPI 4.1.*; remedy: export OMPI_MCA_io=romio321' err.txt || fail "run on Lustre: $(cat err.txt)"
+fi
+
+wait $waiting || fail "the lock of a dead run on another host: $? $(cat dead.txt)"
+grep -q 'waiting up to 30 s for a sign of life of process 4711 on host elsewhere (job 77_3' dead.txt || fail "a dead lock: $(cat dead.txt)"
+grep -q 'there was none: taking it over' dead.txt || fail "a dead lock: $(cat dead.txt)"
+[ -e dead.h5.lock ] && fail "the lock that was taken over is still there"
+finish
