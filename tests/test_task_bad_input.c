@@ -2,7 +2,7 @@
  * file, the place and what was expected, the status of bad data, and nothing left behind. */
 #include "task_fixture.h"
 
-#include "../src/task/png.h"
+#include "../src/task/png_grey.h"
 
 static char dir[64];
 
