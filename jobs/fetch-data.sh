@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # jobs/fetch-data.sh [--out DIR] [--mirror DIR|URL] [--checksums FILE] [--force] [--keep] TASK...
 #
-# Fetches data sets to DIR (default: $SEQSPECTRA_DATA, else ./data): cifar, imdb, wikitext, gpt2, mnist.  Each file comes from
+# Fetches data sets to DIR (default: $SEQSPECTRA_DATA, else ./data): cifar, imdb, wikitext, gpt2, mnist, aan, pathfinder.  Each file comes from
 # the data set's own home, or from a mirror that has it under the same name (file:///..., a folder, or http), and must have the
 # published checksum; --checksums names a file of "SHA256  NAME" lines to use instead, for mirrors with other contents.  A
 # download that was cut short is resumed.  A data set that is there already is left alone, unless --force; --keep keeps the
-# archives (DIR/.download).  ListOps is made: seqspectra data make listops.
+# archives (DIR/.download).  ListOps is made: seqspectra data make listops.  aan and pathfinder are parts of the one archive of Long
+# Range Arena (lra_release.gz, about 8 GB), for which no checksum is published: give one with --checksums.
 set -eu
 cd_from=$PWD
 . "$(dirname "$0")/lib.sh"
@@ -20,14 +21,14 @@ while [ $# -gt 0 ]; do
     ;;
   --force) force=1 ;;
   --keep) keep=1 ;;
-  -h | --help) sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 0 ;;
-  cifar | imdb | wikitext | gpt2 | mnist) tasks="$tasks $1" ;;
+  -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 0 ;;
+  cifar | imdb | wikitext | gpt2 | mnist | aan | pathfinder) tasks="$tasks $1" ;;
   listops) die "listops is made, not fetched: seqspectra data make listops --out $out/listops" 2 ;;
-  *) die "unknown task or option $1: expected cifar, imdb, wikitext, gpt2 or mnist (see --help)" 2 ;;
+  *) die "unknown task or option $1: expected cifar, imdb, wikitext, gpt2, mnist, aan or pathfinder (see --help)" 2 ;;
   esac
   shift
 done
-[ -n "$tasks" ] || die "no task: expected cifar, imdb, wikitext, gpt2 or mnist (see --help)" 2
+[ -n "$tasks" ] || die "no task: expected cifar, imdb, wikitext, gpt2, mnist, aan or pathfinder (see --help)" 2
 [ -z "$checksums" ] || [ -r "$checksums" ] || die "$checksums: cannot be read" 3
 case $mirror in
 '' | *://*) ;;
@@ -133,6 +134,21 @@ unpack_mnist() {
   for f in $mnist_files; do gzip -dc "$download/$f.gz" >"$1/$f" || return; done
 }
 
+# unpack_lra PART TEMP NAME: the folder PART (tsv_data, pathfinder32) of the archive, wherever in it that is, as TEMP/NAME.
+unpack_lra() {
+  local found
+  tar -xzf "$download/lra_release.gz" -C "$2" --wildcards "*/$1/*" || return
+  found=$(find "$2" -type d -name "$1" | head -1)
+  [ -n "$found" ] || return
+  [ "$found" = "$2/$3" ] || mv "$found" "$2/$3"
+}
+unpack_lra_aan() { unpack_lra tsv_data "$1" aan; }
+unpack_lra_pathfinder() { unpack_lra pathfinder32 "$1" pathfinder32; }
+get_lra() {
+  [ -n "$checksums" ] || die "$1: no checksum is published for lra_release.gz of Long Range Arena; give the one of your copy with --checksums FILE" 3
+  get lra_release.gz sha256:none https://storage.googleapis.com/long-range-arena/lra_release.gz
+}
+
 fetch() {
   local s3=https://ossci-datasets.s3.amazonaws.com/mnist gpt=https://openaipublic.blob.core.windows.net/gpt-2/models/124M
   case $1 in
@@ -166,6 +182,16 @@ fetch() {
     get t10k-images-idx3-ubyte.gz md5:9fb629c4189551a2d022fa330f9573f3 $s3/t10k-images-idx3-ubyte.gz
     get t10k-labels-idx1-ubyte.gz md5:ec29112dd5afa0611ce80d1b7f02629c $s3/t10k-labels-idx1-ubyte.gz
     into mnist unpack_mnist
+    ;;
+  aan)
+    there aan new_aan_pairs.test.tsv && return
+    get_lra aan
+    into aan unpack_lra_aan
+    ;;
+  pathfinder)
+    there pathfinder32 curv_contour_length_14 && return
+    get_lra pathfinder
+    into pathfinder32 unpack_lra_pathfinder
     ;;
   esac
 }

@@ -159,8 +159,7 @@ static void gradient_of_pairs_matches_differences(void **state)
   }
 }
 
-/* Features [a, b, a*b, a-b] through the head, from the two sequences' pooled vectors taken apart: the output of (x, x) is
-   that of no other pair, and pair k does not see the others. */
+/* A pair alone has the output that it has in a batch; exchanged sequences have another one: a - b changes sign. */
 static void output_of_a_pair_depends_on_its_two_sequences_alone(void **state)
 {
   (void)state;
@@ -183,7 +182,7 @@ static void output_of_a_pair_depends_on_its_two_sequences_alone(void **state)
       off[1] = n1;
       b.token = token;
       sq_model_logits(f.m, f.theta, &b, NULL, f.work, swapped);
-      assert_true(fabs((double)(one[0] - swapped[0])) > 1e-9); /* a - b changes sign */
+      assert_true(fabs((double)(one[0] - swapped[0])) > 1e-9);
     }
     fixture_close(&f);
   }

@@ -1,7 +1,7 @@
 /* tests/test_task_batch.c: the registry, configurations, shapes, batches, and the check for equal inputs. */
 #include "task_fixture.h"
 
-#include "../src/task/png.h"
+#include "../src/task/png_grey.h"
 #include "../src/task/task_impl.h"
 
 /* ---- every task of the registry ---------------------------------------------------------------------------

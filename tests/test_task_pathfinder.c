@@ -1,7 +1,7 @@
 /* tests/test_task_pathfinder.c: metadata and PNG images: pixels, splits, wrong files. */
 #include "task_fixture.h"
 
-#include "../src/task/png.h"
+#include "../src/task/png_grey.h"
 
 static char dir[64];
 enum { N = 40, T = PATH_SIDE * PATH_SIDE };

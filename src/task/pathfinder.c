@@ -10,7 +10,7 @@
 
 #include "files.h"
 #include "image.h"
-#include "png.h"
+#include "png_grey.h"
 #include "sha256.h"
 #include "sq/base.h"
 #include "sq/rng.h"

@@ -47,6 +47,26 @@ for part in ["train", "t10k"]:
     with gzip.open("mirror/%s-labels-idx1-ubyte.gz" % part, "wb") as f:
         f.write(struct.pack(">2I", 0x801, 20) + bytes(k % 10 for k in range(20)))
 END
+python3 - <<'END' || exit 1
+import os, struct, zlib
+def png(k):
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+    rows = b"".join(bytes([0]) + bytes((k * 7 + x * y) % 256 for x in range(32)) for y in range(32))
+    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">2I5B", 32, 32, 8, 0, 0, 0, 0)) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+lra = "src/lra_release/lra_release/"
+os.makedirs(lra + "tsv_data")
+for part in ["train", "eval", "test"]:
+    open(lra + "tsv_data/new_aan_pairs.%s.tsv" % part, "w").write("0\tA\tB\tsome text\tother text\n1\tC\tD\tx\ty\n")
+folder = lra + "pathfinder32/curv_contour_length_14/"
+os.makedirs(folder + "metadata")
+os.makedirs(folder + "imgs/0")
+with open(folder + "metadata/0.npy", "w") as f:
+    for k in range(12):
+        open(folder + "imgs/0/sample_%d.png" % k, "wb").write(png(k))
+        f.write("imgs/0 sample_%d.png %d %d 1.0\n" % (k, k, k % 2))
+END
+tar -C src -czf mirror/lra_release.gz lra_release
 tar -C src -czf mirror/cifar-10-binary.tar.gz cifar-10-batches-bin
 tar -C src -czf mirror/aclImdb_v1.tar.gz aclImdb
 (cd mirror && sha256sum * >../sums.txt)
@@ -62,6 +82,11 @@ echo damaged >got/gpt2/vocab.bpe
 fetched 0 'got/gpt2' --out got --mirror mirror --checksums sums.txt --force --keep gpt2
 cmp -s got/gpt2/vocab.bpe mirror/vocab.bpe || fail "--force does not fetch again"
 [ -e got/.download/vocab.bpe ] || fail "--keep does not keep"
+
+fetched 0 'got/pathfinder32' --out got --mirror mirror --checksums sums.txt aan pathfinder
+expect 0 -- "$s" data check aan got
+"$s" data check pathfinder got >out.txt 2>err.txt || grep -q 'without libpng' err.txt || fail "data check pathfinder: $(cat err.txt)"
+fetched 3 'no checksum is published for lra_release.gz' --out bad --mirror mirror aan
 
 # ---- resume: what is there is not read again
 mkdir -p part/.download

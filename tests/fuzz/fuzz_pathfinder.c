@@ -1,5 +1,5 @@
 /* tests/fuzz/fuzz_pathfinder.c: metadata, or one of its images (first byte of the input odd). */
-#include "../../src/task/png.h"
+#include "../../src/task/png_grey.h"
 
 #include "fuzz.h"
 

@@ -1,5 +1,5 @@
-/* src/task/png.c: PNG images through libpng. */
-#include "png.h"
+/* src/task/png_grey.c: PNG images through libpng. */
+#include "png_grey.h"
 
 #ifdef SQ_HAVE_PNG
 

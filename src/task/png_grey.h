@@ -1,4 +1,4 @@
-/* src/task/png.h: a square PNG image as grey bytes. */
+/* src/task/png_grey.h: a square PNG image as grey bytes. */
 #pragma once
 
 #include <stddef.h>

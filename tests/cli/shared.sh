@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Data sets in shared memory: the numbers are those of ranks that read for themselves; a reader's error reaches all.
+. "$(dirname "$0")/lib.sh"
+s=$program
+command -v python3 >/dev/null || skip "no python3"
+python3 - <<'END' || exit 1
+import os, random
+random.seed(2)
+os.makedirs("data/cifar-10-batches-bin")
+for k in range(6):
+    with open("data/cifar-10-batches-bin/" + ("data_batch_%d.bin" % (k + 1) if k < 5 else "test_batch.bin"), "wb") as f:
+        for i in range(10):
+            f.write(bytes([i]) + random.randbytes(3072))
+os.makedirs("data/aan")
+for part in ["train", "eval", "test"]:
+    with open("data/aan/new_aan_pairs.%s.tsv" % part, "w") as f:
+        for i in range(12):
+            f.write("%d\tA\tB\t%s\t%s\n" % (i % 2, "abcd" * random.randint(1, 9), "efg" * random.randint(1, 9)))
+END
+train='"train":{"total_steps":4,"batch_size":4,"lr":0.003,"eval_every":2}'
+tail='"layer":"mamba","num_layers":1,"hidden_dim":8,"state_dim":4,"num_heads":2,"conv_dim":3,"expansion":1,"glu":true,"prenorm":true,"pooling":"mean"'
+echo "{\"dataset\":{\"_name_\":\"cifar\",\"tokenize\":true,\"data_dir\":\"$dir/data\",\"num_train\":45,\"num_valid\":5,\"num_test\":10},$train,\"model\":{$tail,\"vocab_size\":256,\"output_dim\":10}}" >cifar.json
+echo "{\"dataset\":{\"_name_\":\"aan\",\"max_tokens\":30,\"data_dir\":\"$dir/data\",\"num_train\":12,\"num_valid\":12,\"num_test\":12},$train,\"model\":{$tail,\"vocab_size\":257,\"output_dim\":2,\"dual\":true}}" >aan.json
+echo '{"name":"shared","base":["cifar.json","aan.json"],"sweep":{"seed":[1,2]},"analysis":{"batch_size":2,"hankel_samples":1,"memory_samples":1}}' >grid.json
+
+expect 0 -- "$s" run grid.json --out alone.h5 --quiet --private-data
+for n in 1 2 4; do
+  expect 0 -- ranks $n "$s" run grid.json --out shared$n.h5 --quiet
+  same_numbers alone.h5 shared$n.h5
+done
+expect 0 -- ranks 2 "$s" run grid.json --out private2.h5 --quiet --private-data
+same_numbers alone.h5 private2.h5
+
+# ---- each of two ranks reads one of the two: whichever finds the error, both leave with it
+printf '\012' | dd of=data/cifar-10-batches-bin/data_batch_3.bin bs=1 count=1 conv=notrunc 2>dd.txt
+expect 3 'cell cifar .*data_batch_3.bin: record 0 \(byte 0\): label 10; expected 0..9' -- ranks 2 "$s" run grid.json --out bad.h5 --quiet
+printf '\000' | dd of=data/cifar-10-batches-bin/data_batch_3.bin bs=1 count=1 conv=notrunc 2>dd.txt
+echo 'no row' >data/aan/new_aan_pairs.eval.tsv
+expect 3 'cell aan .*new_aan_pairs.eval.tsv:1: 1 column; expected 5' -- ranks 2 "$s" run grid.json --out bad.h5 --quiet
+[ ! -e bad.h5 ] || fail "a results file was left"
+# ---- a model that is not of pairs
+expect 2 'model.dual: false, but the task gives pairs' -- "$s" run aan.json --set model.dual=false --out bad.h5
+expect 2 'model.dual: true, but the task gives single' -- "$s" run cifar.json --set model.dual=true --out bad.h5
+finish
