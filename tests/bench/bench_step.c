@@ -111,11 +111,12 @@ typedef struct {
 
 static sq_status prepare(bench *b, const options *o, sq_train_plan *p)
 {
+  const sq_crew crew = {.threads = o->threads};
   sq_status st;
-  SQ_TRY(sq_train_plan_cell(b->c, p));
+  SQ_TRY(sq_train_plan_threads(b->c, o->threads, p));
   SQ_TRY(sq_task_open(b->c, &b->task));
   SQ_TRY(sq_model_create(b->c, p->dims, &b->model));
-  SQ_TRY(sq_worker_create(b->model, &b->worker));
+  SQ_TRY(sq_worker_create(b->model, sq_train_nshard(b->c), &crew, &b->worker));
   const size_t n = sq_model_params(b->model)->total, B = (size_t)sq_config_int(b->c, "train.batch_size");
   b->theta = sq_calloc(3 * n + sq_model_ngradient(b->model), sizeof *b->theta, "parameters");
   b->batch = sq_calloc(1, sq_task_batch_bytes(&p->task, (int)B), "batch");
@@ -150,8 +151,7 @@ static void time_steps(bench *b, const options *o, double *loss)
                           .step = (uint64_t)(k + WARM_UP),
                           .seq_len = info->seq_len};
     sq_batch_gradient(b->worker, b->theta, &batch, &pass, b->grad, &tally);
-    (void)sq_adamw_step(&adam, sq_model_params(b->model), 1e-3, 1e-3, k + WARM_UP + 1, b->grad, b->m, b->v,
-                        b->theta);
+    (void)sq_worker_step(b->worker, &adam, 1e-3, 1e-3, k + WARM_UP + 1, b->grad, b->m, b->v, b->theta);
     const double end = now_s(o);
     *loss = tally.loss_sum / (double)tally.nlabel;
     if (k < 0) continue;
@@ -212,8 +212,8 @@ static void print(const bench *b, const options *o, const sq_train_plan *p, doub
 {
   const sq_blas_info blas = sq_blas_describe();
   const double median = b->step_s[o->steps / 2], rate = p->flops_step / median * 1e-9, gemm = gemm_gflops(o);
-  printf("config %s\nprecision %s\ncpu %s\nblas %s, kernel %s, threads %d\n", o->config, SQ_PRECISION,
-         sq_cpu_model(), blas.name, blas.kernel, blas.threads);
+  printf("config %s\nprecision %s\ncpu %s\nblas %s, kernel %s\nthreads %d\n", o->config, SQ_PRECISION,
+         sq_cpu_model(), blas.name, blas.kernel, o->threads);
   printf("clock %s\nparameters %ld\nsteps %d\nlast_loss %.4f\n", o->clock == CLOCK_MONOTONIC ? "wall" : "cpu",
          p->nparam, o->steps, loss);
   printf("step_ms_median %.3f\nstep_ms_min %.3f\nstep_ms_max %.3f\nbatch_ms_median %.3f\n", 1e3 * median,
@@ -233,7 +233,7 @@ int main(int argc, char **argv)
   double loss = NAN;
 
   if (!read_options(argc, argv, &o)) return usage();
-  sq_blas_set_threads(o.threads);
+  sq_blas_set_threads(1);
   SQ_TRY(load(&o, &e));
   b.c = sq_experiment_cell(e, 0);
   SQ_TRY(prepare(&b, &o, &p));
