@@ -112,6 +112,7 @@ static sq_ssd load(const shape *s, int chunk, const numbers *z, arrays *a)
   for (int h = 0; h < H; ++h) a->skip[h] = (sq_real)z->skip[h];
   for (int h = 0; h < H; ++h) a->dskip[h] = 0;
   return (sq_ssd){.T = s->T,
+                  .n = s->T,
                   .H = H,
                   .hd = s->hd,
                   .N = s->N,

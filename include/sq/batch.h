@@ -20,6 +20,15 @@ typedef struct {
                      `published` of the JAX family, where batch statistics include the padding) */
 } sq_rows;
 
+/* Rows of a shard in ascending order: those whose output is wanted, where the output layer reads few of them.  An
+   array for them holds these rows one after the other. */
+typedef struct {
+  int n;
+  const int *row;  /* (n) in the shard */
+  const int *step; /* (n) in its sequence */
+  const int *off;  /* (nseq+1): numbers off[b] .. off[b+1]-1 are those of sequence b; there may be none */
+} sq_wanted;
+
 typedef struct {
   sq_rows rows;
   int input_dim;        /* of value */

@@ -80,11 +80,16 @@ typedef struct {
   /* Multiply-adds count 2.  Forward only, for sequences of the given lengths; backward is taken as twice
    * that. */
   double (*flops)(const sq_mixer *m, int nseq, const int *len);
-  /* theta and dtheta are the whole vectors.  dtheta is added to, y and du are overwritten. */
+  /* theta and dtheta are the whole vectors.  dtheta is added to, y and du are overwritten.
+   * p->wanted, where flops_wanted is given: y and dy are (p->wanted->n, D), the wanted rows; only they are made, from
+   * all of u, and du is that of all rows.  The tape is then for backward() alone, which gets the same list. */
   void (*forward)(const sq_mixer *m, const sq_real *theta, const sq_pass *p, const sq_real *u, sq_real *y,
                   void *tape, void *scratch);
   void (*backward)(const sq_mixer *m, const sq_real *theta, const sq_pass *p, const sq_real *u,
                    const void *tape, const sq_real *dy, sq_real *du, sq_real *dtheta, void *scratch);
+  /* As flops(), with `wanted` rows wanted in all, taken as spread evenly over the sequences.  NULL: the mixer knows no
+     wanted rows, p->wanted is NULL and y and dy have all rows. */
+  double (*flops_wanted)(const sq_mixer *m, int nseq, const int *len, double wanted);
 
   /* What follows from theta alone and is used by every sequence: kernels, discretised matrices.  Made once for
      a batch, in p->derived + head.derived_at during passes; backward passes add its gradient to p->dderived +

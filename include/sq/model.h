@@ -29,8 +29,8 @@ const sq_param_list *sq_model_params(const sq_model *m);
 /* Published initialisation: tensor number k draws from stream SQ_STREAM_INIT, index k.  theta
  * (params->total). */
 void sq_model_init(const sq_model *m, uint64_t seed, sq_real *theta);
-/* Forward FLOPs (multiply-add = 2) for sequences of these lengths with nlabel labelled rows (or sequences).
- */
+/* Forward FLOPs (multiply-add = 2) for sequences of these lengths with nlabel labelled rows (or sequences), as
+   training needs them: what is behind the last layer's mixer counts for labelled rows only. */
 double sq_model_flops(const sq_model *m, int nseq, const int *len, long nlabel);
 int sq_model_output_dim(const sq_model *m);
 /* 1: what sq_model_logits() gives are log-probabilities, as the published JAX models' output. */
@@ -98,8 +98,9 @@ int sq_model_segment_ranges(const sq_model *m, int k, size_t range[2][2]);
    (SQ_PARAM_BUFFER); sum: of all shards. */
 void sq_model_statistics(const sq_model *m, int k, const double *sum, sq_real *gradient);
 
-/* What a layer saw and made, in `work`, after any of the calls above (evaluation-mode quantities after
-   sq_model_evaluate and sq_model_logits with p NULL) but sq_model_gradient, whose derive_back uses the workspace
+/* What a layer saw and made, in `work`, after sq_model_loss, sq_model_evaluate or sq_model_logits (evaluation-mode
+   quantities after sq_model_evaluate and sq_model_logits with p NULL).  Not after sq_model_gradient or
+   sq_model_segment: they make the last layer's output for labelled rows only, and derive_back uses the workspace
    again.  Pointers are into work. */
 typedef struct {
   const sq_mixer *mixer;

@@ -22,6 +22,10 @@ typedef struct {
   int seq_len;            /* the task's longest sequence: numbering of rows in dropout masks */
   const sq_real *derived; /* of the model, see sq/model.h; NULL if there is none */
   sq_real *dderived;      /* its gradient, added to by backward passes */
+  /* Where few rows are labelled, what stands behind the last layer's mixer is made for these rows only; 1: for all
+     rows, as an analysis that looks at the layers needs it. */
+  int all_rows;
+  const sq_wanted *wanted; /* set by the model for the last layer (see sq/mixer.h), else NULL: all rows */
 } sq_pass;
 
 /* ---- linear.c: y = x W^T + b, W (out,in) ----------------------------------------------------------------
@@ -99,7 +103,8 @@ void sq_nn_glu_back(int R, int D, const sq_real *a, const sq_real *dy, sq_real *
 /* ---- dropout.c: inverted dropout, mask a pure function of (seed, site, step, sequence id, t, column) ------
  */
 /* In place on x (R,C) with row stride ldx: kept values are scaled by 1/(1-rate).  The same call on a gradient
-   is the backward pass.  No effect if !p->train or rate == 0.  `site` numbers the place in the network. */
+   is the backward pass.  No effect if !p->train or rate == 0.  `site` numbers the place in the network.  With
+   p->wanted x holds those rows only; their masks are the same. */
 void sq_nn_dropout(const sq_pass *p, double rate, int site, int C, sq_real *x, int ldx);
 /* The same with one mask for all steps of a sequence: that of its step 0. */
 void sq_nn_dropout_columns(const sq_pass *p, double rate, int site, int C, sq_real *x, int ldx);
@@ -136,12 +141,16 @@ void sq_nn_pool(sq_pooling how, const sq_rows *rows, int D, const sq_real *x, sq
 void sq_nn_pool_back(sq_pooling how, const sq_rows *rows, int D, const sq_real *dy, const int *argmax,
                      sq_real *dx);
 
-/* The rows of x (R,D) whose label counts, one after the other in y (at most cap), their numbers in row and their
-   labels in kept; returns how many there are. */
-int sq_nn_gather_labelled(int R, int D, const sq_real *x, const int32_t *label, int cap, sq_real *y, int *row,
-                          int32_t *kept);
+/* The rows whose label counts (at most cap): their numbers and steps, the first of each sequence in off (nseq+1), as
+   in sq_wanted, and their labels in kept; returns how many there are. */
+int sq_nn_list_labelled(const sq_rows *rows, const int32_t *label, int cap, int *row, int *step, int *off,
+                        int32_t *kept);
+/* y (n,D) = rows row[0..n-1] of x. */
+void sq_nn_gather_rows(int D, int n, const int *row, const sq_real *x, sq_real *y);
 /* Its transpose: x (R,D) is zero but for rows row[0..n-1], which are those of y. */
 void sq_nn_scatter_rows(int R, int D, int n, const int *row, const sq_real *y, sq_real *x);
+/* The same, added to x. */
+void sq_nn_add_rows(int D, int n, const int *row, const sq_real *y, sq_real *x);
 
 /* ---- xent.c: softmax cross-entropy ------------------------------------------------------------------------
  */

@@ -162,13 +162,27 @@ static sq_arena arena_over(const void *memory)
   return (sq_arena){.base = (unsigned char *)memory, .used = 0, .cap = SIZE_MAX};
 }
 
-double sq_attention_flops(const sq_mixer *m, int nseq, const int *len)
+/* share: of the steps that are queries; some: projected channels of queries alone */
+static double flops_of(const sq_mixer *m, int nseq, const int *len, double share, int some)
 {
-  const double D = m->head.dims.D;
+  const double D = m->head.dims.D, all = m->C - some;
   double sum = 0;
   for (int b = 0; b < nseq; ++b)
-    sum += 2.0 * len[b] * (D * (m->C + D) + (double)m->nconv * m->K) + m->H * m->core->flops(m, len[b]);
+    sum += 2.0 * len[b] * (D * (all + share * (some + D)) + (double)m->nconv * m->K) +
+           m->H * m->core->flops(m, len[b], share);
   return sum;
+}
+
+double sq_attention_flops(const sq_mixer *m, int nseq, const int *len)
+{
+  return flops_of(m, nseq, len, 1, 0);
+}
+
+double sq_attention_flops_wanted(const sq_mixer *m, int nseq, const int *len, double wanted)
+{
+  double rows = 0;
+  for (int b = 0; b < nseq; ++b) rows += len[b];
+  return flops_of(m, nseq, len, wanted / rows, (m->K == 0 ? m->dqk : 0) + (m->n_at >= 0 ? m->H : 0));
 }
 
 /* ---- views ------------------------------------------------------------------------------------------- */
@@ -182,7 +196,7 @@ sq_real *sq_attention_channel(const sq_mixer *m, sq_real *proj, sq_real *post, i
 
 sq_attention_view sq_attention_head_view(const sq_mixer *m, const sq_attention_tape *t, int r0, int T, int h)
 {
-  sq_attention_view x = {.T = T, .ldo = m->head.dims.D, .H = m->H};
+  sq_attention_view x = {.T = T, .n = T, .ldo = m->head.dims.D, .H = m->H};
   const size_t r = (size_t)r0;
   const sq_real *q = sq_attention_channel(m, t->proj, t->post, m->q_at, &x.ldqk);
   const sq_real *v = sq_attention_channel(m, t->proj, t->post, m->v_at, &x.ldv);
@@ -194,18 +208,39 @@ sq_attention_view sq_attention_head_view(const sq_mixer *m, const sq_attention_t
   return x;
 }
 
-static sq_attention_grad head_grad(const sq_mixer *m, const scratch_space *s, int r0, int h)
+/* Number of the first query of sequence b. */
+static int first_query(const sq_pass *p, int b)
+{
+  return p->wanted != NULL ? p->wanted->off[b] : p->rows->off[b];
+}
+
+static sq_attention_view pass_view(const sq_mixer *m, const sq_pass *p, const sq_attention_tape *t, int b,
+                                   int h)
+{
+  const int r0 = p->rows->off[b];
+  sq_attention_view x = sq_attention_head_view(m, t, r0, p->rows->off[b + 1] - r0, h);
+  if (p->wanted == NULL) return x;
+  const sq_attention_view at = sq_attention_head_view(m, t, first_query(p, b), 0, h);
+  x.n = first_query(p, b + 1) - first_query(p, b);
+  x.step = p->wanted->step + first_query(p, b);
+  x.q = at.q;
+  x.out = at.out;
+  x.stat = at.stat;
+  return x;
+}
+
+static sq_attention_grad head_grad(const sq_mixer *m, const sq_pass *p, const scratch_space *s, int b, int h)
 {
   int ldqk, ldv;
-  const size_t r = (size_t)r0;
+  const size_t r = (size_t)p->rows->off[b], first = (size_t)first_query(p, b);
   sq_real *dq = sq_attention_channel(m, s->dproj, s->dpost, m->q_at, &ldqk);
   sq_real *dv = sq_attention_channel(m, s->dproj, s->dpost, m->v_at, &ldv);
-  dq += r * (size_t)ldqk + h * m->dh;
-  return (sq_attention_grad){.dq = dq,
-                             .dk = dq + m->dqk,
+  dq += h * m->dh;
+  return (sq_attention_grad){.dq = dq + first * (size_t)ldqk,
+                             .dk = dq + m->dqk + r * (size_t)ldqk,
                              .dv = dv + r * (size_t)ldv + h * m->dv,
-                             .dout = s->dout + r * (size_t)m->head.dims.D + h * m->dv,
-                             .delta = s->delta + r * (size_t)m->H + h};
+                             .dout = s->dout + first * (size_t)m->head.dims.D + h * m->dv,
+                             .delta = s->delta + first * (size_t)m->H + h};
 }
 
 /* ---- elementwise ------------------------------------------------------------------------------------- */
@@ -220,15 +255,21 @@ static SQ_CLONES void add_positive(int n, sq_real *restrict x, const sq_real *re
   for (int j = 0; j < n; ++j) x[j] = e[j] + (x[j] > 0 ? x[j] : 0);
 }
 
-void sq_attention_phi(const sq_mixer *m, int R, sq_real *proj, sq_real *post, sq_real *row)
+static void phi_rows(int R, int n, sq_real *x, int ld, sq_real *row)
+{
+  for (int r = 0; r < R; ++r, x += ld) { /* exp(min(x,0)) + max(x,0) */
+    split_sign(n, x, row);
+    sq_nn_exp((size_t)n, row, row);
+    add_positive(n, x, row);
+  }
+}
+
+void sq_attention_phi(const sq_mixer *m, int R, int Q, sq_real *proj, sq_real *post, sq_real *row)
 {
   int ld;
-  sq_real *x = sq_attention_channel(m, proj, post, m->q_at, &ld);
-  for (int r = 0; r < R; ++r, x += ld) { /* exp(min(x,0)) + max(x,0) */
-    split_sign(2 * m->dqk, x, row);
-    sq_nn_exp((size_t)(2 * m->dqk), row, row);
-    add_positive(2 * m->dqk, x, row);
-  }
+  sq_real *q = sq_attention_channel(m, proj, post, m->q_at, &ld);
+  phi_rows(Q, 2 * m->dqk, q, ld, row);
+  phi_rows(R - Q, m->dqk, q + (size_t)Q * (size_t)ld + m->dqk, ld, row);
 }
 
 static SQ_CLONES void phi_back_rows(int R, int n, const sq_real *restrict phi, sq_real *restrict d, int ld)
@@ -237,12 +278,15 @@ static SQ_CLONES void phi_back_rows(int R, int n, const sq_real *restrict phi, s
     for (int j = 0; j < n; ++j) d[j] *= phi[j] < 1 ? phi[j] : 1;
 }
 
-void sq_attention_phi_back(const sq_mixer *m, int R, const sq_attention_tape *t, sq_real *dproj,
+void sq_attention_phi_back(const sq_mixer *m, int R, int Q, const sq_attention_tape *t, sq_real *dproj,
                            sq_real *dpost)
 {
   int ld;
   const sq_real *phi = sq_attention_channel(m, t->proj, t->post, m->q_at, &ld);
-  phi_back_rows(R, 2 * m->dqk, phi, sq_attention_channel(m, dproj, dpost, m->q_at, &ld), ld);
+  sq_real *d = sq_attention_channel(m, dproj, dpost, m->q_at, &ld);
+  const size_t rest = (size_t)Q * (size_t)ld + (size_t)m->dqk; /* k of the rows behind */
+  phi_back_rows(Q, 2 * m->dqk, phi, d, ld);
+  phi_back_rows(R - Q, m->dqk, phi + rest, d + rest, ld);
 }
 
 /* delta[r,h] = dout . out over a head's channels */
@@ -260,28 +304,107 @@ static SQ_CLONES void scale_heads(size_t RH, int dv, const sq_real *restrict fac
   }
 }
 
+/* ---- projection -------------------------------------------------------------------------------------- */
+
+typedef struct {   /* projected channels at .. at+n-1 */
+  int at, n, some; /* of queries alone, else of all rows */
+} channels;
+
+enum { MAX_PARTS = 4 };
+
+/* The projection in as few products as the list of wanted rows allows. */
+static int projection_parts(const sq_mixer *m, const sq_pass *p, channels part[MAX_PARTS])
+{
+  const int some = p->wanted != NULL, D = m->head.dims.D, q = some && m->K == 0;
+  const channels of_norm[] = {
+      {m->v_at, D, 0}, {m->q_at, m->dqk, q}, {m->q_at + m->dqk, m->dqk, 0}, {m->n_at, m->H, some}};
+  const channels of_others[] = {{m->q_at, m->dqk, q}, {m->q_at + m->dqk, m->dqk + D, 0}};
+  const channels *from = m->n_at >= 0 ? of_norm : of_others;
+  int n = 0;
+  for (int i = 0; i < (m->n_at >= 0 ? 4 : 2); ++i)
+    if (n > 0 && part[n - 1].some == from[i].some)
+      part[n - 1].n += from[i].n;
+    else
+      part[n++] = from[i];
+  return n;
+}
+
+/* room (Q,D): overwritten */
+static void project(const sq_mixer *m, const sq_real *theta, const sq_pass *p, const sq_real *u,
+                    sq_real *proj, sq_real *room)
+{
+  const int D = m->head.dims.D;
+  channels part[MAX_PARTS];
+  const int n = projection_parts(m, p, part);
+  if (p->wanted != NULL) sq_nn_gather_rows(D, p->wanted->n, p->wanted->row, u, room);
+  for (int i = 0; i < n; ++i) {
+    const channels c = part[i];
+    sq_nn_linear(c.some ? p->wanted->n : p->rows->nrow, D, c.n, c.some ? room : u, D,
+                 theta + m->W + (size_t)c.at * (size_t)D, theta + m->W_bias + c.at, proj + c.at, m->C);
+  }
+}
+
+static void project_back_some(const sq_mixer *m, const sq_real *theta, const sq_wanted *wanted, channels c,
+                              const sq_real *u, const sq_real *dproj, sq_real *du, sq_real *dtheta,
+                              sq_real *room)
+{
+  const int D = m->head.dims.D;
+  const size_t W = m->W + (size_t)c.at * (size_t)D;
+  sq_nn_gather_rows(D, wanted->n, wanted->row, u, room);
+  sq_nn_linear_back(wanted->n, D, c.n, room, D, theta + W, dproj + c.at, m->C, NULL, D, 0, dtheta + W,
+                    dtheta + m->W_bias + c.at);
+  sq_gemm(SQ_N, SQ_N, wanted->n, D, c.n, 1, dproj + c.at, m->C, theta + W, D, 0, room, D);
+  sq_nn_add_rows(D, wanted->n, wanted->row, room, du);
+}
+
+static void project_back(const sq_mixer *m, const sq_real *theta, const sq_pass *p, const sq_real *u,
+                         const sq_real *dproj, sq_real *du, sq_real *dtheta, sq_real *room)
+{
+  const int D = m->head.dims.D;
+  channels part[MAX_PARTS];
+  const int n = projection_parts(m, p, part);
+  int add = 0;
+  for (int i = 0; i < n; ++i) {
+    const channels c = part[i];
+    const size_t W = m->W + (size_t)c.at * (size_t)D;
+    if (c.some) continue;
+    sq_nn_linear_back(p->rows->nrow, D, c.n, u, D, theta + W, dproj + c.at, m->C, du, D, add, dtheta + W,
+                      dtheta + m->W_bias + c.at);
+    add = 1;
+  }
+  for (int i = 0; i < n; ++i)
+    if (part[i].some) project_back_some(m, theta, p->wanted, part[i], u, dproj, du, dtheta, room);
+}
+
 /* ---- passes ------------------------------------------------------------------------------------------ */
+
+static int queries(const sq_pass *p)
+{
+  return p->wanted != NULL ? p->wanted->n : p->rows->nrow;
+}
 
 void sq_attention_forward(const sq_mixer *m, const sq_real *theta, const sq_pass *p, const sq_real *u,
                           sq_real *y, void *tape, void *scratch)
 {
-  const int D = m->head.dims.D, R = p->rows->nrow, *off = p->rows->off;
+  const int D = m->head.dims.D, R = p->rows->nrow, Q = queries(p);
   sq_arena ta = arena_over(tape), sa = arena_over(scratch);
   const sq_attention_tape t = sq_attention_take_tape(m, &ta);
   const scratch_space s = take_scratch(m, &sa);
 
-  sq_nn_linear(R, D, m->C, u, D, theta + m->W, theta + m->W_bias, t.proj, m->C);
+  project(m, theta, p, u, t.proj, s.dout);
   if (m->K > 0)
     sq_nn_conv_silu(p->rows, m->nconv, m->K, t.proj + m->conv_at, m->C, theta + m->conv, theta + m->conv_bias,
                     t.pre, m->nconv, t.post, m->nconv);
-  if (m->core->prepare) m->core->prepare(m, theta, R, &t, s.work.row);
+  if (m->K > 0 && p->wanted) /* backward needs `pre` of all rows, but q itself of queries alone */
+    sq_keep_rows(p->wanted, m->dqk, t.post + (m->q_at - m->conv_at), m->nconv);
+  if (m->core->prepare) m->core->prepare(m, theta, R, Q, &t, s.work.row);
   for (int b = 0; b < p->rows->nseq; ++b)
     for (int h = 0; h < m->H; ++h) {
-      const sq_attention_view x = sq_attention_head_view(m, &t, off[b], off[b + 1] - off[b], h);
+      const sq_attention_view x = pass_view(m, p, &t, b, h);
       m->core->forward(m, p, b, h, &x, &s.work);
     }
   if (!m->core->weight_dropout) sq_nn_dropout(p, m->att_dropout, m->head.dims.site, D, t.out, D);
-  sq_nn_linear(R, D, D, t.out, D, theta + m->out, theta + m->out_bias, y, D);
+  sq_nn_linear(Q, D, D, t.out, D, theta + m->out, theta + m->out_bias, y, D);
 }
 
 /* With dropout on outputs, out' = mask out and dout = mask dout': dout.out = dout'.out', so delta needs no
@@ -290,7 +413,7 @@ static void gradient_of_heads(const sq_mixer *m, const sq_pass *p, const sq_atte
                               const scratch_space *s)
 {
   const int D = m->head.dims.D;
-  const size_t RH = (size_t)p->rows->nrow * (size_t)m->H;
+  const size_t RH = (size_t)queries(p) * (size_t)m->H;
   head_dots(RH, m->dv, s->dout, t->out, s->delta);
   if (m->core->weight_dropout) return;
   sq_nn_dropout(p, m->att_dropout, m->head.dims.site, D, s->dout, D);
@@ -300,25 +423,25 @@ static void gradient_of_heads(const sq_mixer *m, const sq_pass *p, const sq_atte
 void sq_attention_backward(const sq_mixer *m, const sq_real *theta, const sq_pass *p, const sq_real *u,
                            const void *tape, const sq_real *dy, sq_real *du, sq_real *dtheta, void *scratch)
 {
-  const int D = m->head.dims.D, R = p->rows->nrow, *off = p->rows->off;
+  const int D = m->head.dims.D, R = p->rows->nrow, Q = queries(p);
   sq_arena ta = arena_over(tape), sa = arena_over(scratch);
   const sq_attention_tape t = sq_attention_take_tape(m, &ta); /* read only */
   const scratch_space s = take_scratch(m, &sa);
 
-  sq_nn_linear_back(R, D, D, t.out, D, theta + m->out, dy, D, s.dout, D, 0, dtheta + m->out,
+  sq_nn_linear_back(Q, D, D, t.out, D, theta + m->out, dy, D, s.dout, D, 0, dtheta + m->out,
                     dtheta + m->out_bias);
   gradient_of_heads(m, p, &t, &s);
   for (int b = 0; b < p->rows->nseq; ++b)
     for (int h = 0; h < m->H; ++h) {
-      const sq_attention_view x = sq_attention_head_view(m, &t, off[b], off[b + 1] - off[b], h);
-      const sq_attention_grad g = head_grad(m, &s, off[b], h);
+      const sq_attention_view x = pass_view(m, p, &t, b, h);
+      const sq_attention_grad g = head_grad(m, p, &s, b, h);
       m->core->backward(m, p, b, h, &x, &g, &s.work);
     }
-  if (m->core->finish) m->core->finish(m, theta, R, &t, s.delta, s.dproj, s.dpost, dtheta);
+  if (m->core->finish) m->core->finish(m, theta, R, Q, &t, s.delta, s.dproj, s.dpost, dtheta);
+  if (m->K > 0 && p->wanted) sq_spread_rows(R, p->wanted, m->dqk, s.dpost + (m->q_at - m->conv_at), m->nconv);
   if (m->K > 0)
     sq_nn_conv_silu_back(p->rows, m->nconv, m->K, t.proj + m->conv_at, m->C, theta + m->conv, t.pre, m->nconv,
                          s.dpost, m->nconv, s.dproj + m->conv_at, m->C, dtheta + m->conv,
                          dtheta + m->conv_bias);
-  sq_nn_linear_back(R, D, m->C, u, D, theta + m->W, s.dproj, m->C, du, D, 0, dtheta + m->W,
-                    dtheta + m->W_bias);
+  project_back(m, theta, p, u, s.dproj, du, dtheta, s.dout);
 }

@@ -6,7 +6,11 @@
  *   projected channels (C of them): q, k, v, or v, q, k, n for norm attention
  *
  * Arrays of channels are views into the projected matrix, or into the output of the convolution, never
- * copies. */
+ * copies.
+ *
+ * Queries are the rows whose output is wanted (sq_wanted), Q of them; without such a list, all rows.  What belongs to
+ * a query (q, n, out, stat and their gradients) stands in the first Q rows of its array, one after the other; k and
+ * v are of all rows.  Where q goes through the convolution, its projection and gradient are of all rows too. */
 #pragma once
 
 #include "mixer_impl.h"
@@ -31,8 +35,8 @@ typedef struct { /* all for max_rows rows; pre and post only with a convolution 
   sq_real *proj; /* (R,C) */
   sq_real *pre;  /* (R,nconv) before SiLU */
   sq_real *post; /* (R,nconv) after SiLU */
-  sq_real *out;  /* (R,D) outputs of the heads, after dropout on outputs */
-  sq_real *stat; /* (R,H) softmax: log-sum-exp of the row's scores; else the factor 1/eta of the row */
+  sq_real *out;  /* (Q,D) outputs of the heads, after dropout on outputs */
+  sq_real *stat; /* (Q,H) softmax: log-sum-exp of the row's scores; else the factor 1/eta of the row */
 } sq_attention_tape;
 
 typedef struct {
@@ -44,15 +48,22 @@ typedef struct {
 
 typedef struct { /* one sequence and head */
   int T, ldqk, ldv, ldo, H;
+  int n;           /* queries */
+  const int *step; /* (n) theirs, ascending; NULL: n == T, query i is step i */
   const sq_real *q, *k, *v;
-  sq_real *out;  /* (T,dv), row stride ldo */
-  sq_real *stat; /* (T), stride H */
+  sq_real *out;  /* (n,dv), row stride ldo */
+  sq_real *stat; /* (n), stride H */
 } sq_attention_view;
+
+static inline int sq_attention_step(const sq_attention_view *x, int query)
+{
+  return x->step ? x->step[query] : query;
+}
 
 typedef struct {
   sq_real *dq, *dk, *dv; /* row strides as in the view: ldqk, ldqk, ldv; overwritten */
-  const sq_real *dout;   /* (T,dv), stride ldo; times stat unless the core is softmax */
-  sq_real *delta;        /* (T), stride H: sum over dv of dout * out; the chunked cores turn it into deta */
+  const sq_real *dout;   /* (n,dv), stride ldo; times stat unless the core is softmax */
+  sq_real *delta;        /* (n), stride H: sum over dv of dout * out; the chunked cores turn it into deta */
 } sq_attention_grad;
 
 struct sq_attention_core {
@@ -60,11 +71,13 @@ struct sq_attention_core {
                          outputs */
   int exponential;
   void (*work)(const sq_mixer *m, sq_arena *a, sq_attention_work *w);
-  double (*flops)(const sq_mixer *m, int T); /* of one head */
+  double (*flops)(const sq_mixer *m, int T,
+                  double share); /* of one head, this share of the steps being queries */
   /* Elementwise work on the projected channels before, and its chain rule after the heads.  NULL: nothing to
    * do. */
-  void (*prepare)(const sq_mixer *m, const sq_real *theta, int R, const sq_attention_tape *t, sq_real *row);
-  void (*finish)(const sq_mixer *m, const sq_real *theta, int R, const sq_attention_tape *t,
+  void (*prepare)(const sq_mixer *m, const sq_real *theta, int R, int Q, const sq_attention_tape *t,
+                  sq_real *row);
+  void (*finish)(const sq_mixer *m, const sq_real *theta, int R, int Q, const sq_attention_tape *t,
                  const sq_real *delta, sq_real *dproj, sq_real *dpost, sq_real *dtheta);
   void (*forward)(const sq_mixer *m, const sq_pass *p, int b, int h, const sq_attention_view *x,
                   const sq_attention_work *w);
@@ -92,6 +105,7 @@ void sq_attention_init(const sq_mixer *m, const sq_param *p, sq_rng *rng, sq_rea
 size_t sq_attention_tape_bytes(const sq_mixer *m);
 size_t sq_attention_scratch_bytes(const sq_mixer *m);
 double sq_attention_flops(const sq_mixer *m, int nseq, const int *len);
+double sq_attention_flops_wanted(const sq_mixer *m, int nseq, const int *len, double wanted);
 void sq_attention_forward(const sq_mixer *m, const sq_real *theta, const sq_pass *p, const sq_real *u,
                           sq_real *y, void *tape, void *scratch);
 void sq_attention_backward(const sq_mixer *m, const sq_real *theta, const sq_pass *p, const sq_real *u,
@@ -107,28 +121,29 @@ void sq_attention_published(const sq_mixer *m, const sq_real *theta, const sq_ro
                             int b, double *log_lambda, void *scratch);
 #define SQ_ATTENTION_OPS                                                                                     \
   .destroy = sq_attention_destroy, .params = sq_attention_params, .tape_bytes = sq_attention_tape_bytes,     \
-  .scratch_bytes = sq_attention_scratch_bytes, .flops = sq_attention_flops, .forward = sq_attention_forward, \
+  .scratch_bytes = sq_attention_scratch_bytes, .flops = sq_attention_flops,                                  \
+  .flops_wanted = sq_attention_flops_wanted, .forward = sq_attention_forward,                                \
   .backward = sq_attention_backward, .heads = sq_attention_heads, .factor_dims = sq_attention_factor_dims,   \
   .factors = sq_attention_factors, .output = sq_attention_output,                                            \
   .published_scratch_bytes = sq_attention_published_bytes, .published = sq_attention_published
 
 /* With a NULL base the arena counts: one function plans the tape and takes it. */
 sq_attention_tape sq_attention_take_tape(const sq_mixer *m, sq_arena *a);
-/* Head h of the sequence that starts at row r0. */
+/* Head h of the sequence that starts at row r0; all its steps are queries. */
 sq_attention_view sq_attention_head_view(const sq_mixer *m, const sq_attention_tape *t, int r0, int T, int h);
 /* Start of channel c in the array that holds it: post if the convolution makes it, else proj; *ld its row
  * stride. */
 sq_real *sq_attention_channel(const sq_mixer *m, sq_real *proj, sq_real *post, int c, int *ld);
 
-/* phi(x) = ELU(x) + 1 in place on q and k, and its chain rule from the value: phi' = min(phi, 1). */
-void sq_attention_phi(const sq_mixer *m, int R, sq_real *proj, sq_real *post, sq_real *row);
-void sq_attention_phi_back(const sq_mixer *m, int R, const sq_attention_tape *t, sq_real *dproj,
+/* phi(x) = ELU(x) + 1 in place on q (Q rows) and k (R rows), and its chain rule from the value: phi' = min(phi, 1). */
+void sq_attention_phi(const sq_mixer *m, int R, int Q, sq_real *proj, sq_real *post, sq_real *row);
+void sq_attention_phi_back(const sq_mixer *m, int R, int Q, const sq_attention_tape *t, sq_real *dproj,
                            sq_real *dpost);
 
 /* ---- chunked.c: out_i = stat_i sum_(j<=i) (s q_i.k_j) v_j in time and memory O(T) -------------------- */
 int sq_chunk_rows(const sq_mixer *m);
 void sq_chunked_work(const sq_mixer *m, sq_arena *a, sq_attention_work *w);
-double sq_chunked_flops(const sq_mixer *m, int T);
+double sq_chunked_flops(const sq_mixer *m, int T, double share);
 /* normalise: stat is an output, 1/sum_(j<=i) (s q_i.k_j); else it is given. */
 void sq_chunked_forward(const sq_mixer *m, int normalise, const sq_attention_view *x,
                         const sq_attention_work *w);

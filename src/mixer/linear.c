@@ -9,18 +9,18 @@
 
 #define PUBLISHED_FLOOR 2e-23 /* what the published analysis puts in place of a zero normaliser */
 
-static void linear_prepare(const sq_mixer *m, const sq_real *theta, int R, const sq_attention_tape *t,
+static void linear_prepare(const sq_mixer *m, const sq_real *theta, int R, int Q, const sq_attention_tape *t,
                            sq_real *row)
 {
   (void)theta;
-  sq_attention_phi(m, R, t->proj, t->post, row);
+  sq_attention_phi(m, R, Q, t->proj, t->post, row);
 }
 
-static void linear_finish(const sq_mixer *m, const sq_real *theta, int R, const sq_attention_tape *t,
+static void linear_finish(const sq_mixer *m, const sq_real *theta, int R, int Q, const sq_attention_tape *t,
                           const sq_real *delta, sq_real *dproj, sq_real *dpost, sq_real *dtheta)
 {
   (void)theta, (void)delta, (void)dtheta;
-  sq_attention_phi_back(m, R, t, dproj, dpost);
+  sq_attention_phi_back(m, R, Q, t, dproj, dpost);
 }
 
 static void linear_forward(const sq_mixer *m, const sq_pass *p, int b, int h, const sq_attention_view *x,
@@ -74,7 +74,7 @@ static void linear_published(const sq_mixer *m, const sq_real *theta, int T, sq_
   const int L = sq_chunk_rows(m);
   const size_t H = (size_t)m->H, C = (size_t)m->C;
   (void)theta;
-  sq_attention_phi(m, T, proj, proj, w->row);
+  sq_attention_phi(m, T, T, proj, proj, w->row);
   round_as_published(m, T, proj);
   for (size_t i = 0; i < (size_t)T * H; ++i) log_nu[i] = 0;
   for (int h = 0; h < m->H; ++h) {

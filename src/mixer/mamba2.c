@@ -178,14 +178,27 @@ static sq_arena arena_over(const void *memory)
   return (sq_arena){.base = (unsigned char *)(uintptr_t)memory, .used = 0, .cap = SIZE_MAX};
 }
 
-double sq_mamba_flops(const sq_mixer *m, int nseq, const int *len)
+/* share: of the steps whose output is wanted */
+static double flops_of(const sq_mixer *m, int nseq, const int *len, double share)
 {
   const double D = m->head.dims.D;
   double sum = 0;
   for (int b = 0; b < nseq; ++b)
-    sum += 2.0 * len[b] * (D * (m->C + m->E) + (double)m->nconv * m->K) +
-           sq_ssd_flops(m->chunk, len[b], m->H, m->hd, m->N);
+    sum += 2.0 * len[b] * (D * (m->C + share * m->E) + (double)m->nconv * m->K) +
+           sq_ssd_flops(m->chunk, len[b], m->H, m->hd, m->N, share);
   return sum;
+}
+
+double sq_mamba_flops(const sq_mixer *m, int nseq, const int *len)
+{
+  return flops_of(m, nseq, len, 1);
+}
+
+double sq_mamba_flops_wanted(const sq_mixer *m, int nseq, const int *len, double wanted)
+{
+  double rows = 0;
+  for (int b = 0; b < nseq; ++b) rows += len[b];
+  return flops_of(m, nseq, len, wanted / rows);
 }
 
 /* ---- elementwise ------------------------------------------------------------------------------------- */
@@ -272,17 +285,26 @@ static SQ_CLONES void weigh_groups_back(int R, int H, int group, const sq_real *
 
 /* ---- passes ------------------------------------------------------------------------------------------ */
 
-static sq_ssd view_of(const sq_mixer *m, const sq_real *theta, const mamba_tape *t, const mamba_scratch *s,
-                      int r0, int T)
+/* Number of the first wanted row of sequence b. */
+static int first_wanted(const sq_pass *p, int b)
 {
-  const size_t r = (size_t)r0, H = (size_t)m->H;
+  return p->wanted != NULL ? p->wanted->off[b] : p->rows->off[b];
+}
+
+static sq_ssd view_of(const sq_mixer *m, const sq_real *theta, const sq_pass *p, const mamba_tape *t,
+                      const mamba_scratch *s, int b)
+{
+  const size_t r = (size_t)p->rows->off[b], H = (size_t)m->H, q = (size_t)first_wanted(p, b);
+  const int T = p->rows->off[b + 1] - p->rows->off[b];
   int ld;
-  const sq_real *x = sq_mamba_channels(m, t->proj, t->post, &ld) + r * (size_t)ld;
+  const sq_real *channel = sq_mamba_channels(m, t->proj, t->post, &ld), *x = channel + r * (size_t)ld;
   sq_ssd v = {.T = T, .H = m->H, .hd = m->hd, .N = m->N, .chunk = m->chunk, .ldx = ld, .ldb = ld, .ldc = ld};
   SQ_ASSERT(T <= m->head.dims.seq_len);
+  v.n = first_wanted(p, b + 1) - first_wanted(p, b);
+  v.step = p->wanted != NULL ? p->wanted->step + q : NULL;
   v.x = x;
   v.B = x + m->E;
-  v.C = x + m->E + m->N;
+  v.C = channel + q * (size_t)ld + m->E + m->N;
   v.lambda = t->lambda + r * H;
   v.skip = theta + m->skip;
   if (m->kind->shared_dt) {
@@ -304,7 +326,7 @@ static void make_b(const sq_mixer *m, int R, const mamba_tape *t, const mamba_sc
 void sq_mamba_forward(const sq_mixer *m, const sq_real *theta, const sq_pass *p, const sq_real *u, sq_real *y,
                       void *tape, void *scratch)
 {
-  const int D = m->head.dims.D, R = p->rows->nrow, *off = p->rows->off;
+  const int D = m->head.dims.D, R = p->rows->nrow;
   sq_arena ta = arena_over(tape), sa = arena_over(scratch);
   const mamba_tape t = sq_mamba_take_tape(m, &ta);
   const mamba_scratch s = take_scratch(m, &sa);
@@ -317,25 +339,30 @@ void sq_mamba_forward(const sq_mixer *m, const sq_real *theta, const sq_pass *p,
     sq_nn_conv_silu(p->rows, m->nconv, m->K, t.proj, m->C, theta + m->conv, theta + m->conv_bias, t.pre,
                     m->nconv, t.post, m->nconv);
   make_b(m, R, &t, &s);
-  for (int b = 0; b < p->rows->nseq; ++b) {
-    const sq_ssd v = view_of(m, theta, &t, &s, off[b], off[b + 1] - off[b]);
-    sq_ssd_forward(&v, t.out + (size_t)off[b] * (size_t)m->E, m->E, &s.ssd);
+  if (p->wanted != NULL) {
+    int ld;
+    sq_real *channel = sq_mamba_channels(m, t.proj, t.post, &ld);
+    sq_keep_rows(p->wanted, m->N, channel + m->E + m->N, ld);
   }
-  sq_nn_linear(R, m->E, D, t.out, m->E, theta + m->out_proj, NULL, y, D);
+  for (int b = 0; b < p->rows->nseq; ++b) {
+    const sq_ssd v = view_of(m, theta, p, &t, &s, b);
+    sq_ssd_forward(&v, t.out + (size_t)first_wanted(p, b) * (size_t)m->E, m->E, &s.ssd);
+  }
+  sq_nn_linear(first_wanted(p, p->rows->nseq), m->E, D, t.out, m->E, theta + m->out_proj, NULL, y, D);
 }
 
-static void back_sequence(const sq_mixer *m, const sq_real *theta, const mamba_tape *t,
-                          const mamba_scratch *s, int r0, int T)
+static void back_sequence(const sq_mixer *m, const sq_real *theta, const sq_pass *p, const mamba_tape *t,
+                          const mamba_scratch *s, int b)
 {
-  const size_t r = (size_t)r0, H = (size_t)m->H;
-  const sq_ssd v = view_of(m, theta, t, s, r0, T);
+  const size_t r = (size_t)p->rows->off[b], H = (size_t)m->H, q = (size_t)first_wanted(p, b);
+  const sq_ssd v = view_of(m, theta, p, t, s, b);
   int ld;
-  sq_real *dx = sq_mamba_channels(m, s->dproj, s->dpost, &ld) + r * (size_t)ld;
-  const sq_ssd_grad g = {.dy = s->dout + r * (size_t)m->E,
+  sq_real *channel = sq_mamba_channels(m, s->dproj, s->dpost, &ld), *dx = channel + r * (size_t)ld;
+  const sq_ssd_grad g = {.dy = s->dout + q * (size_t)m->E,
                          .ldy = m->E,
                          .dx = dx,
                          .dB = m->kind->shared_dt ? s->db + r * (size_t)m->N : dx + m->E,
-                         .dC = dx + m->E + m->N,
+                         .dC = channel + q * (size_t)ld + m->E + m->N,
                          .dlog_lambda = s->dlambda + r * H,
                          .dgain = s->ddt + r * H,
                          .dskip = s->sum};
@@ -390,16 +417,21 @@ static void back_dt(const sq_mixer *m, const sq_real *theta, int R, const mamba_
 void sq_mamba_backward(const sq_mixer *m, const sq_real *theta, const sq_pass *p, const sq_real *u,
                        const void *tape, const sq_real *dy, sq_real *du, sq_real *dtheta, void *scratch)
 {
-  const int D = m->head.dims.D, R = p->rows->nrow, *off = p->rows->off;
+  const int D = m->head.dims.D, R = p->rows->nrow;
   sq_arena ta = arena_over(tape), sa = arena_over(scratch);
   const mamba_tape t = sq_mamba_take_tape(m, &ta); /* read only */
   const mamba_scratch s = take_scratch(m, &sa);
 
-  sq_nn_linear_back(R, m->E, D, t.out, m->E, theta + m->out_proj, dy, D, s.dout, m->E, 0,
-                    dtheta + m->out_proj, NULL);
+  sq_nn_linear_back(first_wanted(p, p->rows->nseq), m->E, D, t.out, m->E, theta + m->out_proj, dy, D, s.dout,
+                    m->E, 0, dtheta + m->out_proj, NULL);
   make_b(m, R, &t, &s);
   for (int h = 0; h < m->H; ++h) s.sum[h] = 0;
-  for (int b = 0; b < p->rows->nseq; ++b) back_sequence(m, theta, &t, &s, off[b], off[b + 1] - off[b]);
+  for (int b = 0; b < p->rows->nseq; ++b) back_sequence(m, theta, p, &t, &s, b);
+  if (p->wanted != NULL) {
+    int ld;
+    sq_real *channel = sq_mamba_channels(m, s.dproj, s.dpost, &ld);
+    sq_spread_rows(R, p->wanted, m->N, channel + m->E + m->N, ld);
+  }
   for (int h = 0; h < m->H; ++h) dtheta[m->skip + (size_t)h] += (sq_real)s.sum[h];
   back_decay(m, theta, R, &t, &s, dtheta);
   back_dt(m, theta, R, &t, &s, dtheta);

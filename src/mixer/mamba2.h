@@ -23,6 +23,8 @@ struct sq_mixer {
   size_t dt_bias, decay, skip, in_proj, conv, conv_bias, out_proj; /* places in theta; decay: A_log or A */
 };
 
+/* With a list of wanted rows (sq_wanted) out, its gradient and the channels C behind the convolution, with their
+   gradient, are of these rows, one after the other. */
 typedef struct {   /* all for max_rows rows; pre and post only with a convolution */
   sq_real *proj;   /* (R,C) */
   sq_real *pre;    /* (R,nconv) before SiLU */
@@ -72,6 +74,7 @@ void sq_mamba_init(const sq_mixer *m, const sq_param *p, sq_rng *rng, sq_real *t
 size_t sq_mamba_tape_bytes(const sq_mixer *m);
 size_t sq_mamba_scratch_bytes(const sq_mixer *m);
 double sq_mamba_flops(const sq_mixer *m, int nseq, const int *len);
+double sq_mamba_flops_wanted(const sq_mixer *m, int nseq, const int *len, double wanted);
 void sq_mamba_forward(const sq_mixer *m, const sq_real *theta, const sq_pass *p, const sq_real *u, sq_real *y,
                       void *tape, void *scratch);
 void sq_mamba_backward(const sq_mixer *m, const sq_real *theta, const sq_pass *p, const sq_real *u,
@@ -92,7 +95,7 @@ extern const sq_keyset sq_mamba_keys;
 #define SQ_MAMBA_OPS                                                                                         \
   .backbone = "mamba", .keys = &sq_mamba_keys, .destroy = sq_mamba_destroy, .params = sq_mamba_params,       \
   .init = sq_mamba_init, .tape_bytes = sq_mamba_tape_bytes, .scratch_bytes = sq_mamba_scratch_bytes,         \
-  .flops = sq_mamba_flops, .forward = sq_mamba_forward, .backward = sq_mamba_backward,                       \
-  .heads = sq_mamba_heads, .factor_dims = sq_mamba_factor_dims, .factors = sq_mamba_factors,                 \
-  .output = sq_mamba_output, .published_scratch_bytes = sq_mamba_published_bytes,                            \
-  .published = sq_mamba_published
+  .flops = sq_mamba_flops, .flops_wanted = sq_mamba_flops_wanted, .forward = sq_mamba_forward,               \
+  .backward = sq_mamba_backward, .heads = sq_mamba_heads, .factor_dims = sq_mamba_factor_dims,               \
+  .factors = sq_mamba_factors, .output = sq_mamba_output,                                                    \
+  .published_scratch_bytes = sq_mamba_published_bytes, .published = sq_mamba_published

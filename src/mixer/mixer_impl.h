@@ -3,6 +3,8 @@
  * Each family completes `struct sq_mixer` for itself, with a struct sq_mixer_head as its first member. */
 #pragma once
 
+#include <string.h>
+
 #include "sq/mixer.h"
 
 #define SQ_MIXER(name) extern const sq_mixer_ops sq_mixer_##name;
@@ -20,6 +22,26 @@ static inline sq_real sq_lane_dot(int n, const sq_real *restrict a, const sq_rea
   for (int l = 0; l < 16; ++l) sum += lane[l];
   for (; j < n; ++j) sum += a[j] * b[j];
   return sum;
+}
+
+/* In x (R,n), row stride ld: the wanted rows one after the other in front, over what was there. */
+static inline void sq_keep_rows(const sq_wanted *wanted, int n, sq_real *x, int ld)
+{
+  for (int k = 0; k < wanted->n; ++k) /* row[k] >= k: nothing is overwritten before it is read */
+    if (wanted->row[k] != k)
+      memcpy(x + (size_t)k * (size_t)ld, x + (size_t)wanted->row[k] * (size_t)ld, (size_t)n * sizeof *x);
+}
+
+/* Back in their places, zeros between them. */
+static inline void sq_spread_rows(int R, const sq_wanted *wanted, int n, sq_real *x, int ld)
+{
+  for (int r = R - 1, k = wanted->n - 1; r >= 0; --r) {
+    sq_real *to = x + (size_t)r * (size_t)ld;
+    if (k < 0 || wanted->row[k] != r)
+      memset(to, 0, (size_t)n * sizeof *x);
+    else if (k-- != r)
+      memcpy(to, x + (size_t)(k + 1) * (size_t)ld, (size_t)n * sizeof *x);
+  }
 }
 
 static inline sq_real sq_lane_sum(int n, const sq_real *a)

@@ -70,23 +70,23 @@ static sq_real norm_factor(const sq_mixer *m, sq_real x)
 
 /* ---- passes ------------------------------------------------------------------------------------------ */
 
-static void norm_prepare(const sq_mixer *m, const sq_real *theta, int R, const sq_attention_tape *t,
+static void norm_prepare(const sq_mixer *m, const sq_real *theta, int R, int Q, const sq_attention_tape *t,
                          sq_real *row)
 {
-  if (m->elu) sq_attention_phi(m, R, t->proj, t->post, row);
-  for (int r = 0; r < R; ++r)
+  if (m->elu) sq_attention_phi(m, R, Q, t->proj, t->post, row);
+  for (int r = 0; r < Q; ++r)
     for (int h = 0; h < m->H; ++h)
       t->stat[(size_t)r * (size_t)m->H + (size_t)h] =
           norm_factor(m, norm_input(m, theta, t->proj, (size_t)r, h));
 }
 
-static void norm_finish(const sq_mixer *m, const sq_real *theta, int R, const sq_attention_tape *t,
+static void norm_finish(const sq_mixer *m, const sq_real *theta, int R, int Q, const sq_attention_tape *t,
                         const sq_real *delta, sq_real *dproj, sq_real *dpost, sq_real *dtheta)
 {
-  if (m->elu) sq_attention_phi_back(m, R, t, dproj, dpost);
+  if (m->elu) sq_attention_phi_back(m, R, Q, t, dproj, dpost);
   for (int h = 0; h < m->H; ++h) {
     double sum = 0;
-    for (int r = 0; r < R; ++r) {
+    for (int r = 0; r < Q; ++r) {
       const double dnu = -(double)delta[(size_t)r * (size_t)m->H + (size_t)h];
       const double x = (double)norm_input(m, theta, t->proj, (size_t)r, h);
       const double dn = dnu == 0 ? 0 : dnu * norm_slope(m->norm_fn, x);

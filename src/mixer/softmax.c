@@ -6,6 +6,7 @@
  * at a time. Backward recomputes P from lse:  dP = mask (do_i.v_j),  dS = P (dP - delta_i),  delta_i =
  * do_i.o_i. */
 #include <math.h>
+#include <string.h>
 
 #include "attention.h"
 
@@ -27,17 +28,45 @@ static void softmax_work(const sq_mixer *m, sq_arena *a, sq_attention_work *w)
   w->sum = SQ_TAKE(a, L, sq_real);
 }
 
-static double softmax_flops(const sq_mixer *m, int T)
+static double softmax_flops(const sq_mixer *m, int T, double share)
 {
-  return (double)T * (T + 1) * (m->dh + m->dv);
+  return share * (double)T * (T + 1) * (m->dh + m->dv);
 }
 
-/* Row r of the strip S (n,e) is step e-n+r: subtracts the row's maximum over the past, sets the future to
- * -inf. */
-static SQ_CLONES void shift_by_maximum(int n, int e, sq_real *S, sq_real *maximum)
+typedef struct {
+  int a, n, e;     /* queries a .. a+n-1, keys 0 .. e-1 */
+  const int *step; /* (n) of the queries; NULL: e-n .. e-1 */
+} strip;
+
+static int past(const strip *s, int r) /* keys that query r sees */
 {
-  for (int r = 0; r < n; ++r, S += e) {
-    const int len = e - n + r + 1;
+  return (s->step ? s->step[r] : s->e - s->n + r) + 1;
+}
+
+/* The strip whose last query is hi-1.  Queries far apart leave much of a strip above the diagonal; each strip
+   reads, and BLAS packs, all of its keys and values.  A strip is as long as the rows' worth of the first stays
+   below that of the second. */
+static strip strip_before(const sq_mixer *m, const sq_attention_view *x, int hi)
+{
+  enum { READING = 16 }; /* rows that cost as much as reading the keys once */
+  const int L = strip_rows(m), e = sq_attention_step(x, hi - 1) + 1;
+  int a = hi - 1;
+  if (x->step == NULL)
+    a = a / L * L;
+  else
+    for (long waste = 0; a > 0 && hi - a < L; --a) {
+      waste += e - 1 - x->step[a - 1];
+      if (waste > (long)READING * e) break;
+    }
+  return (strip){.a = a, .n = hi - a, .e = e, .step = x->step ? x->step + a : NULL};
+}
+
+/* Subtracts the maximum of each row of the strip S (n,e) over the past, sets the future to -inf. */
+static SQ_CLONES void shift_by_maximum(const strip *s, sq_real *S, sq_real *maximum)
+{
+  const int e = s->e;
+  for (int r = 0; r < s->n; ++r, S += e) {
+    const int len = past(s, r);
     sq_real lane[16], top = S[0];
     for (int l = 0; l < 16; ++l) lane[l] = S[0];
     int j = 0;
@@ -56,10 +85,11 @@ static SQ_CLONES void row_sums(int n, int e, const sq_real *S, sq_real *sum)
   for (int r = 0; r < n; ++r) sum[r] = sq_lane_sum(e, S + (size_t)r * (size_t)e);
 }
 
-static SQ_CLONES void shift_by_lse(int n, int e, sq_real *S, const sq_real *lse, int stride)
+static SQ_CLONES void shift_by_lse(const strip *s, sq_real *S, const sq_real *lse, int stride)
 {
-  for (int r = 0; r < n; ++r, S += e) {
-    const int len = e - n + r + 1;
+  const int e = s->e;
+  for (int r = 0; r < s->n; ++r, S += e) {
+    const int len = past(s, r);
     const sq_real x = lse[(size_t)r * (size_t)stride];
     for (int j = 0; j < len; ++j) S[j] -= x;
     for (int j = len; j < e; ++j) S[j] = -(sq_real)INFINITY;
@@ -98,62 +128,73 @@ static void mask_row(const sq_mixer *m, const sq_pass *p, int b, int h, int i, s
 static void softmax_forward(const sq_mixer *m, const sq_pass *p, int b, int h, const sq_attention_view *x,
                             const sq_attention_work *w)
 {
-  const int L = strip_rows(m);
-  for (int a = 0; a < x->T; a += L) {
-    const int n = x->T - a < L ? x->T - a : L, e = a + n;
+  for (int hi = x->n; hi > 0;) {
+    const strip c = strip_before(m, x, hi);
+    const int a = c.a, n = c.n, e = c.e;
     sq_real *maximum = w->ds; /* free in this pass */
     sq_gemm(SQ_N, SQ_T, n, e, m->dh, m->scale, x->q + (size_t)a * (size_t)x->ldqk, x->ldqk, x->k, x->ldqk, 0,
             w->s, e);
-    shift_by_maximum(n, e, w->s, maximum);
+    shift_by_maximum(&c, w->s, maximum);
     sq_nn_exp((size_t)n * (size_t)e, w->s, w->s);
     row_sums(n, e, w->s, w->sum);
     for (int r = 0; r < n; ++r)
       x->stat[(size_t)(a + r) * (size_t)x->H] = maximum[r] + (sq_real)log((double)w->sum[r]);
     for (int r = 0; drops_weights(m, p) && r < n; ++r) {
-      mask_row(m, p, b, h, a + r, w->row);
-      multiply(a + r + 1, w->row, w->s + (size_t)r * (size_t)e);
+      mask_row(m, p, b, h, past(&c, r) - 1, w->row);
+      multiply(past(&c, r), w->row, w->s + (size_t)r * (size_t)e);
     }
     sq_real *out = x->out + (size_t)a * (size_t)x->ldo;
     sq_gemm(SQ_N, SQ_N, n, m->dv, e, 1, w->s, e, x->v, x->ldv, 0, out, x->ldo);
     divide_rows(n, m->dv, w->sum, out, x->ldo);
+    hi = a;
   }
 }
 
-/* s becomes mask P, ds becomes dS, for rows a .. a+n-1 */
-static void gradient_of_scores(const sq_mixer *m, const sq_pass *p, int b, int h, int a, int n,
+/* s becomes mask P, ds becomes dS, for the queries of a strip */
+static void gradient_of_scores(const sq_mixer *m, const sq_pass *p, int b, int h, const strip *c,
                                const sq_real *delta, int H, const sq_attention_work *w)
 {
-  const int e = a + n;
-  for (int r = 0; r < n; ++r) {
+  const int e = c->e;
+  for (int r = 0; r < c->n; ++r) {
     sq_real *P = w->s + (size_t)r * (size_t)e, *dP = w->ds + (size_t)r * (size_t)e;
-    const sq_real d = delta[(size_t)(a + r) * (size_t)H];
+    const sq_real d = delta[(size_t)(c->a + r) * (size_t)H];
     if (drops_weights(m, p)) {
-      mask_row(m, p, b, h, a + r, w->row);
-      multiply(a + r + 1, w->row, dP);
+      mask_row(m, p, b, h, past(c, r) - 1, w->row);
+      multiply(past(c, r), w->row, dP);
     }
     score_gradient(e, P, d, dP);
-    if (drops_weights(m, p)) multiply(a + r + 1, w->row, P);
+    if (drops_weights(m, p)) multiply(past(c, r), w->row, P);
   }
 }
 
-/* From the last strip, which covers all keys, so that it can overwrite dk and dv and the others add. */
+static void zero_rows(int first, int T, int n, sq_real *x, int ld)
+{
+  for (int t = first; t < T; ++t) memset(x + (size_t)t * (size_t)ld, 0, (size_t)n * sizeof *x);
+}
+
+/* From the last strip, which covers all keys that are seen, so that it can overwrite dk and dv and the others
+ * add. */
 static void softmax_backward(const sq_mixer *m, const sq_pass *p, int b, int h, const sq_attention_view *x,
                              const sq_attention_grad *g, const sq_attention_work *w)
 {
-  const int L = strip_rows(m), dh = m->dh, dv = m->dv, last = x->T > 0 ? (x->T - 1) / L * L : -1;
-  for (int a = last; a >= 0; a -= L) {
-    const int n = x->T - a < L ? x->T - a : L, e = a + n;
+  const int dh = m->dh, dv = m->dv, seen = x->n > 0 ? sq_attention_step(x, x->n - 1) + 1 : 0;
+  zero_rows(seen, x->T, dh, g->dk, x->ldqk);
+  zero_rows(seen, x->T, dv, g->dv, x->ldv);
+  for (int hi = x->n; hi > 0;) {
+    const strip c = strip_before(m, x, hi);
+    const int a = c.a, n = c.n, e = c.e;
     const sq_real *q = x->q + (size_t)a * (size_t)x->ldqk, *dout = g->dout + (size_t)a * (size_t)x->ldo;
-    const sq_real beta = a < last;
+    const sq_real beta = hi < x->n;
     sq_gemm(SQ_N, SQ_T, n, e, dh, m->scale, q, x->ldqk, x->k, x->ldqk, 0, w->s, e);
-    shift_by_lse(n, e, w->s, x->stat + (size_t)a * (size_t)x->H, x->H);
+    shift_by_lse(&c, w->s, x->stat + (size_t)a * (size_t)x->H, x->H);
     sq_nn_exp((size_t)n * (size_t)e, w->s, w->s);
     sq_gemm(SQ_N, SQ_T, n, e, dv, 1, dout, x->ldo, x->v, x->ldv, 0, w->ds, e);
-    gradient_of_scores(m, p, b, h, a, n, g->delta, x->H, w);
+    gradient_of_scores(m, p, b, h, &c, g->delta, x->H, w);
     sq_gemm(SQ_T, SQ_N, e, dv, n, 1, w->s, e, dout, x->ldo, beta, g->dv, x->ldv);
     sq_gemm(SQ_T, SQ_N, e, dh, n, m->scale, w->ds, e, q, x->ldqk, beta, g->dk, x->ldqk);
     sq_gemm(SQ_N, SQ_N, n, dh, e, m->scale, w->ds, e, x->k, x->ldqk, 0, g->dq + (size_t)a * (size_t)x->ldqk,
             x->ldqk);
+    hi = a;
   }
 }
 

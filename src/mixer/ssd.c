@@ -21,7 +21,9 @@
  *
  *   dlog lambda_k = sum over uses i >= k and sources j < k of Q_ij ,
  *
- * summed as it stands: the shorter form, suffix sums of dy.y - dxg.xg, cancels. */
+ * summed as it stands: the shorter form, suffix sums of dy.y - dxg.xg, cancels.
+ *
+ * Outputs that nobody wants have no rows in y, C, G, M and decay. */
 #include "ssd.h"
 
 #include <string.h>
@@ -59,25 +61,32 @@ sq_ssd_work sq_ssd_take(sq_arena *a, int chunk, int T, int H, int hd, int N)
   w.from_before = SQ_TAKE(a, L * h, sq_real);
   w.into_after = SQ_TAKE(a, L * h, sq_real);
   w.column = SQ_TAKE(a, L, sq_real);
+  w.step = SQ_TAKE(a, L, int);
   w.S = SQ_TAKE(a, states * n * E, sq_real);
   w.dS = SQ_TAKE(a, n * E, sq_real);
   return w;
 }
 
-double sq_ssd_flops(int chunk, int T, int H, int hd, int N)
+double sq_ssd_flops(int chunk, int T, int H, int hd, int N, double share)
 {
   const double E = (double)H * hd;
   double sum = 0;
   for (int a = 0; a < T; a += chunk) {
     const double n = T - a < chunk ? T - a : chunk;
-    sum += n * (n + 1) * (N + E); /* lower triangles of C B^T and of M xg */
-    if (a > 0) sum += 2 * n * N * E;
+    sum += share * n * (n + 1) * (N + E); /* lower triangles of C B^T and of M xg */
+    if (a > 0) sum += share * 2 * n * N * E;
     if (a + chunk < T) sum += 2 * n * N * E;
   }
   return sum;
 }
 
 /* ---- elementwise ------------------------------------------------------------------------------------- */
+
+/* Step of output i where `step` lists them. */
+static inline int step_of(const int *step, int i)
+{
+  return step ? step[i] : i;
+}
 
 static void running_products(int n, int H, const sq_real *lambda, sq_real *since, sq_real *until)
 {
@@ -90,34 +99,37 @@ static void running_products(int n, int H, const sq_real *lambda, sq_real *since
   for (size_t k = last; k-- > 0;) until[k] = until[k + h] * lambda[k + h];
 }
 
-/* y (n,E) = w o x: w (n,H), one factor for each step and head */
-static SQ_CLONES void weigh(int n, int H, int hd, const sq_real *restrict w, const sq_real *restrict x,
-                            int ldx, sq_real *restrict y)
+/* y (n,E) = w o x: w (.,H), one factor for each step and head; row i of x is that of step[i] */
+static SQ_CLONES void weigh(int n, int H, int hd, const int *step, const sq_real *restrict w,
+                            const sq_real *restrict x, int ldx, sq_real *restrict y)
 {
-  for (int i = 0; i < n; ++i, x += ldx)
+  for (int i = 0; i < n; ++i, x += ldx) {
+    const sq_real *f = w + (size_t)step_of(step, i) * (size_t)H;
     for (int h = 0; h < H; ++h, y += hd) {
-      const sq_real f = *w++;
       const sq_real *from = x + h * hd;
-      for (int j = 0; j < hd; ++j) y[j] = f * from[j];
+      for (int j = 0; j < hd; ++j) y[j] = f[h] * from[j];
     }
+  }
 }
 
-/* y = w o y + skip x (w NULL: skip x alone) */
-static SQ_CLONES void start_output(int n, int H, int hd, const sq_real *restrict w,
+/* y = w o y + skip x (w NULL: skip x alone) at the steps of the outputs */
+static SQ_CLONES void start_output(int n, int H, int hd, const int *step, const sq_real *restrict w,
                                    const sq_real *restrict skip, const sq_real *restrict x, int ldx,
                                    sq_real *restrict y, int ldy)
 {
-  for (int i = 0; i < n; ++i, x += ldx, y += ldy)
+  for (int i = 0; i < n; ++i, y += ldy) {
+    const size_t t = (size_t)step_of(step, i);
     for (int h = 0; h < H; ++h) {
-      const sq_real *from = x + h * hd, d = skip[h];
+      const sq_real *from = x + t * (size_t)ldx + h * hd, d = skip[h];
       sq_real *to = y + h * hd;
       if (w == NULL) {
         for (int j = 0; j < hd; ++j) to[j] = d * from[j];
       } else {
-        const sq_real f = *w++;
+        const sq_real f = w[t * (size_t)H + (size_t)h];
         for (int j = 0; j < hd; ++j) to[j] = f * to[j] + d * from[j];
       }
     }
+  }
 }
 
 /* y (N,E) = f x, f (H): one factor for each head; y may be x */
@@ -130,18 +142,24 @@ static SQ_CLONES void scale_state(int N, int H, int hd, const sq_real *f, const 
     }
 }
 
-/* decay (n,n) below and on the diagonal, and M = G o decay, zero above it.  lambda has stride H. */
-static SQ_CLONES void decay_matrices(int n, int H, const sq_real *lambda, const sq_real *restrict G,
-                                     sq_real *restrict decay, sq_real *restrict M)
+/* decay (nq,n) below and on the diagonal, and M = G o decay, zero above it.  lambda has stride H. */
+static SQ_CLONES void decay_matrices(int nq, int n, int H, const int *step, const sq_real *lambda,
+                                     const sq_real *restrict G, sq_real *restrict decay, sq_real *restrict M)
 {
-  for (int i = 0; i < n; ++i) {
-    const sq_real f = lambda[(size_t)i * (size_t)H];
-    sq_real *row = decay + (size_t)i * (size_t)n, *to = M + (size_t)i * (size_t)n;
-    const sq_real *above = row - (i > 0 ? n : 0), *g = G + (size_t)i * (size_t)n;
-    for (int j = 0; j < i; ++j) row[j] = f * above[j];
-    row[i] = 1;
+  int known = 0; /* columns of the row above */
+  for (int k = 0; k < nq; ++k) {
+    const int i = step_of(step, k);
+    sq_real *row = decay + (size_t)k * (size_t)n, *to = M + (size_t)k * (size_t)n;
+    const sq_real *above = row - (k > 0 ? n : 0), *g = G + (size_t)k * (size_t)n;
+    sq_real f = 1;
+    for (int j = i; j >= known; --j) {
+      row[j] = f;
+      f *= lambda[(size_t)j * (size_t)H];
+    }
+    for (int j = 0; j < known; ++j) row[j] = f * above[j];
     for (int j = 0; j <= i; ++j) to[j] = g[j] * row[j];
     for (int j = i + 1; j < n; ++j) to[j] = 0;
+    known = i + 1;
   }
 }
 
@@ -174,64 +192,96 @@ static SQ_CLONES void add_rows(int n, int N, const sq_real *restrict U, const sq
   }
 }
 
-/* One head: dG += dM o decay, and dlog lambda (stride H).  column: in, what each source leaves in the state
+/* One head: dG += dM o decay (nq,n), and dlog lambda (n) (stride H).  column: in, what each source leaves in the state
    after; before: the state before, carried to the state after; from_before (stride H, NULL: 0): carried to the
    outputs. */
-static SQ_CLONES void log_decay_gradient(int n, int H, const sq_real *restrict G,
+static SQ_CLONES void log_decay_gradient(int nq, int n, int H, const int *step, const sq_real *restrict G,
                                          const sq_real *restrict decay, const sq_real *restrict dM,
                                          sq_real *restrict dG, sq_real *restrict column, sq_real before,
                                          const sq_real *from_before, sq_real *dlog)
 {
-  for (int i = n - 1; i >= 0; --i) {
-    const size_t at = (size_t)i * (size_t)n;
-    const sq_real *g = G + at, *d = decay + at, *m = dM + at;
-    sq_real *to = dG + at;
-    for (int j = 0; j <= i; ++j) {
-      const sq_real e = m[j] * d[j];
-      to[j] += e;
-      column[j] += e * g[j];
+  for (int i = n - 1, k = nq - 1; i >= 0; --i) {
+    if (k >= 0 && step_of(step, k) == i) {
+      const size_t at = (size_t)k * (size_t)n;
+      const sq_real *g = G + at, *d = decay + at, *m = dM + at;
+      sq_real *to = dG + at;
+      for (int j = 0; j <= i; ++j) {
+        const sq_real e = m[j] * d[j];
+        to[j] += e;
+        column[j] += e * g[j];
+      }
+      if (from_before) before += from_before[(size_t)k * (size_t)H];
+      --k;
     }
-    if (from_before) before += from_before[(size_t)i * (size_t)H];
     dlog[(size_t)i * (size_t)H] = before + sq_lane_sum(i, column);
   }
-}
-
-/* dx = gain o dxg + skip dy, dgain = dxg . x, dskip += dy . x */
-static SQ_CLONES void finish_inputs(const sq_ssd *s, const sq_ssd_grad *g, int a, int n,
-                                    const sq_real *restrict dxg)
-{
-  const int H = s->H, hd = s->hd;
-  for (int i = a; i < a + n; ++i)
-    for (int h = 0; h < H; ++h, dxg += hd) {
-      const size_t at = (size_t)i * (size_t)s->ldx + (size_t)(h * hd), k = (size_t)i * (size_t)H + (size_t)h;
-      const sq_real *x = s->x + at, *dy = g->dy + (size_t)i * (size_t)g->ldy + h * hd;
-      const sq_real gain = s->gain ? s->gain[k] : 1, d = s->skip[h];
-      sq_real *restrict dx = g->dx + at;
-      g->dskip[h] += (double)sq_lane_dot(hd, dy, x);
-      if (s->gain) g->dgain[k] = sq_lane_dot(hd, dxg, x);
-      for (int j = 0; j < hd; ++j) dx[j] = gain * dxg[j] + d * dy[j];
-    }
 }
 
 /* ---- chunks ------------------------------------------------------------------------------------------ */
 
 typedef struct { /* a chunk of n steps from step a on */
   int a, n, first, last, ldxg;
-  const sq_real *x, *B, *C, *lambda, *xg;
+  int q, nq;                /* its outputs: q .. q+nq-1 */
+  const int *step;          /* (nq) their steps, counted from a; NULL: all */
+  const sq_real *x, *B, *C; /* C (nq,N) */
+  const sq_real *lambda, *xg;
 } chunk;
+
+/* Outputs before step t. */
+static int outputs_before(const sq_ssd *s, int t)
+{
+  int lo = 0, hi = s->n;
+  if (s->step == NULL) return t;
+  while (lo < hi) {
+    const int mid = lo + (hi - lo) / 2;
+    if (s->step[mid] < t)
+      lo = mid + 1;
+    else
+      hi = mid;
+  }
+  return lo;
+}
+
+/* dx = gain o dxg + skip dy, dgain = dxg . x, dskip += dy . x */
+static SQ_CLONES void finish_inputs(const sq_ssd *s, const sq_ssd_grad *g, const chunk *c,
+                                    const sq_real *restrict dxg)
+{
+  const int H = s->H, hd = s->hd, *step = c->step;
+  for (int i = 0, q = 0; i < c->n; ++i) {
+    const int wanted = q < c->nq && step_of(step, q) == i;
+    const sq_real *dy = wanted ? g->dy + (size_t)(c->q + q++) * (size_t)g->ldy : NULL;
+    for (int h = 0; h < H; ++h, dxg += hd) {
+      const size_t t = (size_t)(c->a + i), at = t * (size_t)s->ldx + (size_t)(h * hd),
+                   k = t * (size_t)H + (size_t)h;
+      const sq_real *x = s->x + at, gain = s->gain ? s->gain[k] : 1, d = s->skip[h];
+      sq_real *restrict dx = g->dx + at;
+      if (s->gain) g->dgain[k] = sq_lane_dot(hd, dxg, x);
+      if (dy == NULL) {
+        for (int j = 0; j < hd; ++j) dx[j] = gain * dxg[j];
+        continue;
+      }
+      g->dskip[h] += (double)sq_lane_dot(hd, dy + h * hd, x);
+      for (int j = 0; j < hd; ++j) dx[j] = gain * dxg[j] + d * dy[h * hd + j];
+    }
+  }
+}
 
 static chunk chunk_at(const sq_ssd *s, int a, const sq_ssd_work *w)
 {
   const size_t at = (size_t)a, H = (size_t)s->H;
   chunk c = {.a = a, .n = s->T - a < s->chunk ? s->T - a : s->chunk, .first = a == 0};
   c.last = a + c.n == s->T;
+  c.q = outputs_before(s, a);
+  c.nq = outputs_before(s, a + c.n) - c.q;
+  for (int k = 0; s->step && k < c.nq; ++k) w->step[k] = s->step[c.q + k] - a;
+  c.step = s->step ? w->step : NULL;
   c.x = s->x + at * (size_t)s->ldx;
   c.B = s->B + at * (size_t)s->ldb;
-  c.C = s->C + at * (size_t)s->ldc;
+  c.C = s->C + (size_t)c.q * (size_t)s->ldc;
   c.lambda = s->lambda + at * H;
   c.xg = s->gain ? w->xg : c.x;
   c.ldxg = s->gain ? s->H * s->hd : s->ldx;
-  if (s->gain) weigh(c.n, s->H, s->hd, s->gain + at * H, c.x, s->ldx, w->xg);
+  if (s->gain) weigh(c.n, s->H, s->hd, NULL, s->gain + at * H, c.x, s->ldx, w->xg);
   running_products(c.n, s->H, c.lambda, w->since, w->until);
   return c;
 }
@@ -242,23 +292,25 @@ static void advance(const sq_ssd *s, const chunk *c, const sq_real *before, sq_r
 {
   const int E = s->H * s->hd;
   if (!c->first) scale_state(s->N, s->H, s->hd, w->since + (size_t)(c->n - 1) * (size_t)s->H, before, after);
-  weigh(c->n, s->H, s->hd, w->until, c->xg, c->ldxg, w->xs);
+  weigh(c->n, s->H, s->hd, NULL, w->until, c->xg, c->ldxg, w->xs);
   sq_gemm(SQ_T, SQ_N, s->N, E, c->n, 1, c->B, s->ldb, w->xs, E, c->first ? 0 : 1, after, E);
 }
 
 void sq_ssd_forward(const sq_ssd *s, sq_real *y, int ldy, const sq_ssd_work *w)
 {
   const int E = s->H * s->hd, N = s->N;
-  for (int a = 0, n; a < s->T; a += n, y += (size_t)n * (size_t)ldy) {
+  for (int a = 0, n; a < s->T; a += n) {
     const chunk c = chunk_at(s, a, w);
+    const int nq = c.nq, *step = c.step;
     n = c.n;
-    sq_gemm(SQ_N, SQ_T, n, n, N, 1, c.C, s->ldc, c.B, s->ldb, 0, w->G, n);
-    if (!c.first) sq_gemm(SQ_N, SQ_N, n, E, N, 1, c.C, s->ldc, w->S, E, 0, y, ldy);
-    start_output(n, s->H, s->hd, c.first ? NULL : w->since, s->skip, c.x, s->ldx, y, ldy);
+    sq_gemm(SQ_N, SQ_T, nq, n, N, 1, c.C, s->ldc, c.B, s->ldb, 0, w->G, n);
+    if (!c.first) sq_gemm(SQ_N, SQ_N, nq, E, N, 1, c.C, s->ldc, w->S, E, 0, y, ldy);
+    start_output(nq, s->H, s->hd, step, c.first ? NULL : w->since, s->skip, c.x, s->ldx, y, ldy);
     for (int h = 0; h < s->H; ++h) {
-      decay_matrices(n, s->H, c.lambda + h, w->G, w->decay, w->M);
-      sq_gemm(SQ_N, SQ_N, n, s->hd, n, 1, w->M, n, c.xg + h * s->hd, c.ldxg, 1, y + h * s->hd, ldy);
+      decay_matrices(nq, n, s->H, step, c.lambda + h, w->G, w->decay, w->M);
+      sq_gemm(SQ_N, SQ_N, nq, s->hd, n, 1, w->M, n, c.xg + h * s->hd, c.ldxg, 1, y + h * s->hd, ldy);
     }
+    y += (size_t)nq * (size_t)ldy;
     if (!c.last) advance(s, &c, w->S, w->S, w);
   }
 }
@@ -281,27 +333,27 @@ static void back_from_state(const sq_ssd *s, const chunk *c, int h, const sq_rea
                             const sq_ssd_work *w)
 {
   const int E = s->H * s->hd;
-  sq_gemm(SQ_N, SQ_T, c->n, s->N, s->hd, 1, w->yp + h * s->hd, E, S + h * s->hd, E, 0, w->U, s->N);
-  add_rows(c->n, s->N, w->U, c->C, dC, s->ldc, h > 0, w->from_before + h, s->H);
+  sq_gemm(SQ_N, SQ_T, c->nq, s->N, s->hd, 1, w->yp + h * s->hd, E, S + h * s->hd, E, 0, w->U, s->N);
+  add_rows(c->nq, s->N, w->U, c->C, dC, s->ldc, h > 0, w->from_before + h, s->H);
 }
 
 static void back_head(const sq_ssd *s, const chunk *c, int h, const sq_ssd_grad *g, const sq_ssd_work *w)
 {
-  const int E = s->H * s->hd, n = c->n, at = h * s->hd;
-  const sq_real *dy = g->dy + (size_t)c->a * (size_t)g->ldy + at;
+  const int E = s->H * s->hd, n = c->n, nq = c->nq, at = h * s->hd, *step = c->step;
+  const sq_real *dy = g->dy + (size_t)c->q * (size_t)g->ldy + at;
   const sq_real *S = c->first ? NULL : state_before(s, c->a, w);
   double before = 0;
 
-  decay_matrices(n, s->H, c->lambda + h, w->G, w->decay, w->M);
-  sq_gemm(SQ_N, SQ_T, n, n, s->hd, 1, dy, g->ldy, c->xg + at, c->ldxg, 0, w->dM, n);
-  sq_gemm(SQ_T, SQ_N, n, s->hd, n, 1, w->M, n, dy, g->ldy, c->last ? 0 : 1, w->dxg + at, E);
-  if (!c->first) back_from_state(s, c, h, S, g->dC + (size_t)c->a * (size_t)s->ldc, w);
+  decay_matrices(nq, n, s->H, step, c->lambda + h, w->G, w->decay, w->M);
+  sq_gemm(SQ_N, SQ_T, nq, n, s->hd, 1, dy, g->ldy, c->xg + at, c->ldxg, 0, w->dM, n);
+  sq_gemm(SQ_T, SQ_N, n, s->hd, nq, 1, w->M, n, dy, g->ldy, c->last ? 0 : 1, w->dxg + at, E);
+  if (!c->first) back_from_state(s, c, h, S, g->dC + (size_t)c->q * (size_t)s->ldc, w);
   if (!c->first && !c->last)
     before = (double)w->since[(size_t)(n - 1) * (size_t)s->H + (size_t)h] *
              state_dot(s->N, E, s->hd, w->dS + at, S + at);
   for (int j = 0; j < n; ++j)
     w->column[j] = c->last ? 0 : w->into_after[(size_t)j * (size_t)s->H + (size_t)h];
-  log_decay_gradient(n, s->H, w->G, w->decay, w->dM, w->dG, w->column, (sq_real)before,
+  log_decay_gradient(nq, n, s->H, step, w->G, w->decay, w->dM, w->dG, w->column, (sq_real)before,
                      c->first ? NULL : w->from_before + h, g->dlog_lambda + (size_t)c->a * (size_t)s->H + h);
 }
 
@@ -310,28 +362,28 @@ static void back_chunk(const sq_ssd *s, int a, const sq_ssd_grad *g, const sq_ss
 {
   const int E = s->H * s->hd, N = s->N;
   const chunk c = chunk_at(s, a, w);
-  const int n = c.n;
-  sq_real *dB = g->dB + (size_t)a * (size_t)s->ldb, *dC = g->dC + (size_t)a * (size_t)s->ldc;
+  const int n = c.n, nq = c.nq;
+  sq_real *dB = g->dB + (size_t)a * (size_t)s->ldb, *dC = g->dC + (size_t)c.q * (size_t)s->ldc;
 
-  sq_gemm(SQ_N, SQ_T, n, n, N, 1, c.C, s->ldc, c.B, s->ldb, 0, w->G, n);
-  memset(w->dG, 0, (size_t)n * (size_t)n * sizeof *w->dG);
+  sq_gemm(SQ_N, SQ_T, nq, n, N, 1, c.C, s->ldc, c.B, s->ldb, 0, w->G, n);
+  memset(w->dG, 0, (size_t)nq * (size_t)n * sizeof *w->dG);
   if (!c.last) {
     sq_gemm(SQ_N, SQ_N, n, E, N, 1, c.B, s->ldb, w->dS, E, 0, w->xs, E);
-    weigh(n, s->H, s->hd, w->until, w->xs, E, w->dxg);
+    weigh(n, s->H, s->hd, NULL, w->until, w->xs, E, w->dxg);
     head_dots(n, s->H, s->hd, w->dxg, c.xg, c.ldxg, w->into_after);
   }
-  if (!c.first) weigh(n, s->H, s->hd, w->since, g->dy + (size_t)a * (size_t)g->ldy, g->ldy, w->yp);
+  if (!c.first) weigh(nq, s->H, s->hd, c.step, w->since, g->dy + (size_t)c.q * (size_t)g->ldy, g->ldy, w->yp);
   for (int h = 0; h < s->H; ++h) back_head(s, &c, h, g, w);
-  sq_gemm(SQ_N, SQ_N, n, N, n, 1, w->dG, n, c.B, s->ldb, c.first ? 0 : 1, dC, s->ldc);
-  sq_gemm(SQ_T, SQ_N, n, N, n, 1, w->dG, n, c.C, s->ldc, 0, dB, s->ldb);
+  sq_gemm(SQ_N, SQ_N, nq, N, n, 1, w->dG, n, c.B, s->ldb, c.first ? 0 : 1, dC, s->ldc);
+  sq_gemm(SQ_T, SQ_N, n, N, nq, 1, w->dG, n, c.C, s->ldc, 0, dB, s->ldb);
   if (!c.last) {
-    weigh(n, s->H, s->hd, w->until, c.xg, c.ldxg, w->xs);
+    weigh(n, s->H, s->hd, NULL, w->until, c.xg, c.ldxg, w->xs);
     sq_gemm(SQ_N, SQ_T, n, N, E, 1, w->xs, E, w->dS, E, 1, dB, s->ldb);
   }
-  finish_inputs(s, g, a, n, w->dxg);
+  finish_inputs(s, g, &c, w->dxg);
   if (c.first) return;
   if (!c.last) scale_state(N, s->H, s->hd, w->since + (size_t)(n - 1) * (size_t)s->H, w->dS, w->dS);
-  sq_gemm(SQ_T, SQ_N, N, E, n, 1, c.C, s->ldc, w->yp, E, c.last ? 0 : 1, w->dS, E);
+  sq_gemm(SQ_T, SQ_N, N, E, nq, 1, c.C, s->ldc, w->yp, E, c.last ? 0 : 1, w->dS, E);
 }
 
 void sq_ssd_backward(const sq_ssd *s, const sq_ssd_grad *g, const sq_ssd_work *w)

@@ -12,15 +12,17 @@
 
 typedef struct { /* one sequence */
   int T, H, hd, N;
+  int n;                      /* outputs that are wanted: C, y, dC and dy have so many rows */
+  const int *step;            /* (n) their steps, ascending; NULL: n == T, all of them */
   int chunk;                  /* steps of a chunk: the result depends on it by rounding only */
   int ldx, ldb, ldc;          /* row strides of x, B, C */
-  const sq_real *x, *B, *C;   /* (T,E), (T,N), (T,N) */
+  const sq_real *x, *B, *C;   /* (T,E), (T,N), (n,N) */
   const sq_real *lambda;      /* (T,H), in 0 .. 1 */
   const sq_real *gain, *skip; /* (T,H), NULL: ones; (H) */
 } sq_ssd;
 
 typedef struct {
-  const sq_real *dy; /* (T,E), row stride ldy */
+  const sq_real *dy; /* (n,E), row stride ldy */
   int ldy;
   sq_real *dx, *dB, *dC; /* row strides as x, B, C; overwritten */
   sq_real *dlog_lambda;  /* (T,H) overwritten */
@@ -35,6 +37,7 @@ typedef struct {                     /* L = chunk */
   sq_real *since, *until;            /* (L,H) products of lambda since the chunk's start, until its end */
   sq_real *from_before, *into_after; /* (L,H) what the chunk takes from its start, and leaves at its end */
   sq_real *column;                   /* (L) */
+  int *step;                         /* (L) of the outputs, counted from the chunk's start */
   sq_real *S;                        /* (chunks - 1, N, E) states between chunks */
   sq_real *dS;                       /* (N,E) */
 } sq_ssd_work;
@@ -43,8 +46,8 @@ typedef struct {                     /* L = chunk */
 int sq_ssd_chunk(int seq_len);
 /* For sequences of at most T steps; counts with a->base == NULL. */
 sq_ssd_work sq_ssd_take(sq_arena *a, int chunk, int T, int H, int hd, int N);
-/* Forward, matrix products only. */
-double sq_ssd_flops(int chunk, int T, int H, int hd, int N);
+/* Forward, matrix products only; share of the steps whose output is wanted. */
+double sq_ssd_flops(int chunk, int T, int H, int hd, int N, double share);
 
 void sq_ssd_forward(const sq_ssd *s, sq_real *y, int ldy, const sq_ssd_work *w);
 void sq_ssd_backward(const sq_ssd *s, const sq_ssd_grad *g, const sq_ssd_work *w);

@@ -174,8 +174,8 @@ void sq_mamba_take(const mamba *m, sq_arena *a, mamba_work *w)
   w->t = SQ_TAKE(a, R * D, sq_real);
   w->da = m->glu ? SQ_TAKE(a, R * 2 * D, sq_real) : NULL;
   w->scratch = sq_arena_take(a, scratch, 1);
-  w->row = SQ_TAKE(a, n, int);
-  w->label = SQ_TAKE(a, n, int32_t);
+  w->xw = SQ_TAKE(a, n * D, sq_real);
+  sq_labelled_take(a, &m->base.dims, m->max_head_rows, &w->labelled);
   w->argmax = m->pooling == SQ_POOL_MAX ? SQ_TAKE(a, n * D, int) : NULL;
   w->hx = SQ_TAKE(a, n * D, sq_real);
   w->dhx = SQ_TAKE(a, n * D, sq_real);
@@ -206,12 +206,13 @@ static double mamba_flops(const sq_model *model, int nseq, const int *len, long 
 {
   const mamba *m = (const mamba *)(const void *)model;
   const double D = model->width;
-  double rows = 0, total;
+  double rows = 0, few, total;
 
   for (int b = 0; b < nseq; ++b) rows += len[b];
-  total = m->glu ? rows * model->nlayer * 4 * D * D : 0;
+  few = sq_labelled_rows(model, rows, nlabel);
+  total = m->glu ? (rows * (model->nlayer - 1) + few) * 4 * D * D : 0;
   for (int i = 0; i < model->nlayer; ++i)
-    total += sq_mixer_get(model->mixer[i])->flops(model->mixer[i], nseq, len);
+    total += sq_labelled_mix_flops(model->mixer[i], nseq, len, rows, i + 1 < model->nlayer ? rows : few);
   if (m->vocab == 0) total += rows * 2 * m->input_dim * D;
   return total + (double)nlabel * 2 * D * model->output_dim;
 }

@@ -29,7 +29,8 @@ typedef struct {
   mamba_block *block; /* (nlayer) */
 } mamba;
 
-/* Activations of one layer that backward needs or an analysis may want; the rest is recomputed. */
+/* Activations of one layer that backward needs or an analysis may want; the rest is recomputed.  Where few rows are
+   labelled, s and a of the last layer are of these rows, one after the other, and so is `last`. */
 typedef struct {
   sq_real *x;           /* (R,D) block input */
   sq_real *u;           /* (R,D) the mixer's input; x itself without prenorm */
@@ -46,9 +47,9 @@ typedef struct {
   sq_real *g, *r, *t;      /* (R,D) */
   sq_real *da;             /* (R,2D), with glu only */
   void *scratch;           /* of the mixers */
+  sq_real *xw;             /* (n,D) the last block's input at the labelled rows */
   /* head, n rows: labelled rows, all rows, or sequences */
-  int *row;          /* (n) gathered rows */
-  int32_t *label;    /* (n) */
+  sq_labelled labelled;
   int *argmax;       /* (nseq,D) max pooling */
   sq_real *hx, *dhx; /* (n,D) gathered or pooled, gradient */
   sq_real *xent;

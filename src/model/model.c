@@ -243,6 +243,7 @@ void sq_model_segment(const sq_model *m, const sq_real *theta, const sq_batch *s
   SQ_ASSERT(0 <= k && k <= (p->train && dtheta != NULL ? 2 : 1) * m->nsync);
   SQ_ASSERT(m->nderived == 0 || pass.derived != NULL);
   pass.rows = &shard->rows;
+  SQ_ASSERT(pass.wanted == NULL);
   m->ops->run(m, theta, shard, &pass, scale, k, sum, shard_work, dtheta, tally);
 }
 
@@ -333,9 +334,10 @@ void sq_model_loss(const sq_model *m, const sq_real *theta, const sq_batch *shar
                    void *work, sq_tally *tally)
 {
   const alone w = alone_in(m, work);
-  const sq_pass pass = begin(m, theta, shard, p, &w);
+  sq_pass pass = begin(m, theta, shard, p, &w);
   const int last = pass.train ? m->nsync : 0;
 
+  pass.all_rows = 1; /* sq_model_layer() may follow */
   for (int k = 0; k <= last; ++k) sq_model_segment(m, theta, shard, &pass, 1, k, w.sum, w.shard, NULL, tally);
 }
 

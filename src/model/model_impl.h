@@ -67,3 +67,27 @@ sq_status sq_model_add_mixer(sq_model *m, int layer, const char *prefix);
 int sq_model_head_rows(const sq_model_dims *d, sq_pooling pooling);
 /* Mixers, parameters and rules; not m itself. */
 void sq_model_release(sq_model *m);
+
+/* ---- labelled.c: the labelled rows of a shard, the only ones that an output layer at each step reads --------- */
+typedef struct {
+  int *row, *step, *off;
+  int32_t *label; /* (n) */
+  sq_wanted *list;
+  int cap;
+} sq_labelled;
+
+/* Room for cap rows; counts with a->base == NULL. */
+void sq_labelled_take(sq_arena *a, const sq_model_dims *d, int cap, sq_labelled *l);
+void sq_labelled_list(const sq_batch *shard, sq_labelled *l);
+/* The pass for the last layer: p, with the labelled rows wanted if they are not all and p does not ask for all. */
+sq_pass sq_labelled_pass(const sq_labelled *l, const sq_pass *p);
+/* Rows that the last layer makes behind its mixer, for flops(). */
+double sq_labelled_rows(const sq_model *m, double rows, long nlabel);
+/* Passes of a mixer with y and dy at p->wanted, if that is given, whether the mixer knows it or not.  all (nrow,D):
+   overwritten. */
+void sq_labelled_mix(const sq_mixer *m, const sq_real *theta, const sq_pass *p, const sq_real *u, sq_real *y,
+                     void *tape, sq_real *all, void *scratch);
+void sq_labelled_mix_back(const sq_mixer *m, const sq_real *theta, const sq_pass *p, const sq_real *u,
+                          const void *tape, const sq_real *dy, sq_real *du, sq_real *dtheta, sq_real *all,
+                          void *scratch);
+double sq_labelled_mix_flops(const sq_mixer *m, int nseq, const int *len, double rows, double wanted);

@@ -279,8 +279,8 @@ void sq_ssm_take(const ssm *m, sq_arena *a, ssm_work *w)
   w->sum = SQ_TAKE(a, 2 * D + 1, double);
   w->count = SQ_TAKE(a, 1, double);
   w->scratch = sq_arena_take(a, scratch, 1);
-  w->row = SQ_TAKE(a, n, int);
-  w->label = SQ_TAKE(a, n, int32_t);
+  sq_labelled_take(a, &m->base.dims, m->max_head_rows, &w->labelled);
+  w->xw = SQ_TAKE(a, n * D, sq_real);
   w->hx = SQ_TAKE(a, n * D, sq_real);
   w->dhx = SQ_TAKE(a, n * D, sq_real);
   w->xent = SQ_TAKE(a, sq_nn_xent_head_scratch((int)n, m->base.output_dim), sq_real);
@@ -309,12 +309,14 @@ static double ssm_flops(const sq_model *model, int nseq, const int *len, long nl
 {
   const ssm *m = (const ssm *)(const void *)model;
   const double D = model->width;
-  double rows = 0, total;
+  double rows = 0, few, total;
 
   for (int b = 0; b < nseq; ++b) rows += len[b];
-  total = rows * model->nlayer * 2 * D * m->gate_width + (double)nlabel * 2 * D * model->output_dim;
+  few = sq_ssm_all_rows(m) ? rows : sq_labelled_rows(model, rows, nlabel);
+  total =
+      (rows * (model->nlayer - 1) + few) * 2 * D * m->gate_width + (double)nlabel * 2 * D * model->output_dim;
   for (int i = 0; i < model->nlayer; ++i)
-    total += sq_mixer_get(model->mixer[i])->flops(model->mixer[i], nseq, len);
+    total += sq_labelled_mix_flops(model->mixer[i], nseq, len, rows, i + 1 < model->nlayer ? rows : few);
   return total;
 }
 

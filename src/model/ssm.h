@@ -48,7 +48,9 @@ typedef struct {
   ssm_place *layer;
 } ssm;
 
-/* Activations of one layer that backward needs or an analysis may want; the rest is recomputed. */
+/* Activations of one layer that backward needs or an analysis may want; the rest is recomputed.  Where few rows are
+   labelled, those of the last layer from s on (r: without prenorm) are of these rows, one after the other, and so
+   is `last`; not with a BatchNorm behind the mixer, whose statistics are of all rows. */
 typedef struct {
   sq_real *x;           /* (R,D) layer input */
   sq_real *u;           /* (R,D) mixer's input; x itself without prenorm */
@@ -69,11 +71,17 @@ typedef struct {
   double *sum;         /* (2D) */
   double *count;       /* (1) rows of the whole batch */
   void *scratch;       /* of the mixers */
-  int *row;            /* (n) gathered rows; n: labelled rows or sequences */
-  int32_t *label;      /* (n) */
-  sq_real *hx, *dhx;   /* (n,D) */
+  sq_labelled labelled;
+  sq_real *xw;       /* (n,D) the last layer's input at the labelled rows */
+  sq_real *hx, *dhx; /* (n,D); n: labelled rows or sequences */
   sq_real *xent;
 } ssm_work;
+
+/* The last layer makes all rows behind its mixer, labelled or not: a BatchNorm there has statistics of all. */
+static inline int sq_ssm_all_rows(const ssm *m)
+{
+  return m->batch_norm && !m->prenorm;
+}
 
 /* Cuts the workspace; counts with a->base == NULL. */
 void sq_ssm_take(const ssm *m, sq_arena *a, ssm_work *w);

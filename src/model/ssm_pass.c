@@ -21,6 +21,7 @@ typedef struct { /* what every function below needs */
   sq_real *dtheta; /* NULL: no gradient */
   const sq_batch *shard;
   const sq_pass *p;
+  sq_pass last; /* p for the last layer; last.wanted: its rows behind the mixer, NULL: all */
   ssm_work w;
   int R, D;
 } pass;
@@ -35,14 +36,26 @@ SQ_CLONES static void add_to(size_t n, const sq_real *restrict a, sq_real *restr
   for (size_t i = 0; i < n; ++i) y[i] += a[i];
 }
 
-static size_t elements(const pass *s)
+/* Layer i makes only some rows behind its mixer: last.wanted. */
+static int few(const pass *s, int i)
 {
-  return (size_t)s->R * (size_t)s->D;
+  return i + 1 == s->m->base.nlayer && s->last.wanted != NULL;
 }
 
-static void copy(const pass *s, const sq_real *from, sq_real *to)
+/* Rows behind the mixer of layer i. */
+static int rows_behind(const pass *s, int i)
 {
-  memcpy(to, from, elements(s) * sizeof *to);
+  return few(s, i) ? s->last.wanted->n : s->R;
+}
+
+static size_t elements(const pass *s, int rows)
+{
+  return (size_t)rows * (size_t)s->D;
+}
+
+static void copy(const pass *s, int rows, const sq_real *from, sq_real *to)
+{
+  memcpy(to, from, elements(s, rows) * sizeof *to);
 }
 
 static void dense(const pass *s, const dense_place *l, int rows, const sq_real *x, sq_real *y, int ldy)
@@ -50,16 +63,16 @@ static void dense(const pass *s, const dense_place *l, int rows, const sq_real *
   sq_nn_dense(rows, l->in, l->out, x, l->in, s->theta + l->kernel, s->theta + l->bias, y, ldy);
 }
 
-static void dense_back(const pass *s, const dense_place *l, const sq_real *x, const sq_real *dy, int ldy,
-                       sq_real *dx, int add_dx)
+static void dense_back(const pass *s, const dense_place *l, int rows, const sq_real *x, const sq_real *dy,
+                       int ldy, sq_real *dx, int add_dx)
 {
-  sq_nn_dense_back(s->R, l->in, l->out, x, l->in, s->theta + l->kernel, dy, ldy, dx, l->in, add_dx,
+  sq_nn_dense_back(rows, l->in, l->out, x, l->in, s->theta + l->kernel, dy, ldy, dx, l->in, add_dx,
                    s->dtheta + l->kernel, s->dtheta + l->bias);
 }
 
 static void drop(const pass *s, int i, int where, sq_real *x)
 {
-  sq_nn_dropout_columns(s->p, s->m->dropout, site(i, where), s->D, x, s->D);
+  sq_nn_dropout_columns(few(s, i) ? &s->last : s->p, s->m->dropout, site(i, where), s->D, x, s->D);
 }
 
 /* ---- encoder ---------------------------------------------------------------------------------------------
@@ -83,7 +96,7 @@ static void encoder_backward(pass *s)
     sq_nn_onehot_dense_back(s->R, l->in, l->out, s->shard->token, s->w.g, s->dtheta + l->kernel,
                             s->dtheta + l->bias);
   else
-    dense_back(s, l, s->shard->value, s->w.g, s->D, NULL, 0);
+    dense_back(s, l, s->R, s->shard->value, s->w.g, s->D, NULL, 0);
 }
 
 /* ---- a layer without its norm: u and x to r --------------------------------------------------------------
@@ -96,7 +109,7 @@ static sq_real *layer_out(pass *s, int i)
 /* g = drop(gelu(s)) */
 static void gelu_of(const pass *s, int i, sq_real *g)
 {
-  sq_nn_gelu_tanh(elements(s), s->w.layer[i].s, g);
+  sq_nn_gelu_tanh(elements(s, rows_behind(s, i)), s->w.layer[i].s, g);
   drop(s, i, SITE_GELU, g);
 }
 
@@ -104,27 +117,29 @@ static void body_forward(pass *s, int i, sq_real *r)
 {
   const ssm *m = s->m;
   const ssm_layer *l = &s->w.layer[i];
-  const sq_mixer *mixer = m->base.mixer[i];
-  const size_t n = elements(s);
+  const int rows = rows_behind(s, i);
+  const size_t n = elements(s, rows);
   sq_real *g = s->w.e, *y = s->w.t;
 
-  sq_mixer_get(mixer)->forward(mixer, s->theta, s->p, l->u, l->s, l->tape, s->w.scratch);
+  sq_labelled_mix(m->base.mixer[i], s->theta, few(s, i) ? &s->last : s->p, l->u, l->s, l->tape, s->w.last,
+                  s->w.scratch);
   gelu_of(s, i, g);
   switch (m->gate) {
   case GATE_FULL:
-    dense(s, &m->layer[i].out1, s->R, g, l->h, 2 * s->D);
-    dense(s, &m->layer[i].out2, s->R, g, l->h + s->D, 2 * s->D);
-    sq_nn_glu(s->R, s->D, l->h, y);
+    dense(s, &m->layer[i].out1, rows, g, l->h, 2 * s->D);
+    dense(s, &m->layer[i].out2, rows, g, l->h + s->D, 2 * s->D);
+    sq_nn_glu(rows, s->D, l->h, y);
     break;
   case GATE_HALF1:
   case GATE_HALF2:
-    dense(s, &m->layer[i].out2, s->R, g, l->h, s->D);
+    dense(s, &m->layer[i].out2, rows, g, l->h, s->D);
     sq_nn_gate(n, m->gate == GATE_HALF1 ? g : l->s, l->h, y);
     break;
   case GATE_NONE: y = g; break;
   }
   if (m->gate != GATE_NONE) drop(s, i, SITE_GATE, y);
-  add(n, l->x, y, r);
+  if (few(s, i)) sq_nn_gather_rows(s->D, rows, s->last.wanted->row, l->x, s->w.xw);
+  add(n, few(s, i) ? s->w.xw : l->x, y, r);
 }
 
 /* From dy in w.t: dL/ds in w.t. */
@@ -134,7 +149,8 @@ static void gate_backward(pass *s, int i)
   const ssm_layer *l = &s->w.layer[i];
   const ssm_place *b = &m->layer[i];
   ssm_work *w = &s->w;
-  const size_t n = elements(s);
+  const int rows = rows_behind(s, i);
+  const size_t n = elements(s, rows);
 
   if (m->gate == GATE_NONE) {
     drop(s, i, SITE_GELU, w->t);
@@ -145,17 +161,17 @@ static void gate_backward(pass *s, int i)
   gelu_of(s, i, w->e);
   switch (m->gate) {
   case GATE_FULL:
-    sq_nn_glu_back(s->R, s->D, l->h, w->t, w->dh);
-    dense_back(s, &b->out1, w->e, w->dh, 2 * s->D, w->d, 0);
-    dense_back(s, &b->out2, w->e, w->dh + s->D, 2 * s->D, w->d, 1);
+    sq_nn_glu_back(rows, s->D, l->h, w->t, w->dh);
+    dense_back(s, &b->out1, rows, w->e, w->dh, 2 * s->D, w->d, 0);
+    dense_back(s, &b->out2, rows, w->e, w->dh + s->D, 2 * s->D, w->d, 1);
     break;
   case GATE_HALF1:
     sq_nn_gate_back(n, w->e, l->h, w->t, w->d, w->dh);
-    dense_back(s, &b->out2, w->e, w->dh, s->D, w->d, 1);
+    dense_back(s, &b->out2, rows, w->e, w->dh, s->D, w->d, 1);
     break;
   default:
     sq_nn_gate_back(n, l->s, l->h, w->t, w->t, w->dh);
-    dense_back(s, &b->out2, w->e, w->dh, s->D, w->d, 0);
+    dense_back(s, &b->out2, rows, w->e, w->dh, s->D, w->d, 0);
     break;
   }
   drop(s, i, SITE_GELU, w->d);
@@ -163,23 +179,28 @@ static void gate_backward(pass *s, int i)
   if (m->gate == GATE_HALF2)
     add_to(n, w->d, w->t);
   else
-    copy(s, w->d, w->t);
+    copy(s, rows, w->d, w->t);
 }
 
-/* From dL/dr in w.g: what goes through the mixer, dL/du, in w.d; w.g stays. */
+/* From dL/dr in w.g (of the rows behind the mixer): what goes through the mixer, dL/du, in w.d; w.g stays. */
 static void body_backward(pass *s, int i)
 {
   const ssm_layer *l = &s->w.layer[i];
-  const sq_mixer *mixer = s->m->base.mixer[i];
 
-  copy(s, s->w.g, s->w.t);
+  copy(s, rows_behind(s, i), s->w.g, s->w.t);
   gate_backward(s, i);
-  sq_mixer_get(mixer)->backward(mixer, s->theta, s->p, l->u, l->tape, s->w.t, s->w.d, s->dtheta,
-                                s->w.scratch);
+  sq_labelled_mix_back(s->m->base.mixer[i], s->theta, few(s, i) ? &s->last : s->p, l->u, l->tape, s->w.t,
+                       s->w.d, s->dtheta, s->w.last, s->w.scratch);
 }
 
 /* ---- norms -----------------------------------------------------------------------------------------------
  */
+/* Rows that the norm of layer i normalises. */
+static int norm_rows(const pass *s, int i)
+{
+  return s->m->prenorm ? s->R : rows_behind(s, i);
+}
+
 static void norm_forward(pass *s, int i)
 {
   const ssm *m = s->m;
@@ -190,7 +211,7 @@ static void norm_forward(pass *s, int i)
   if (m->batch_norm)
     sq_nn_batchnorm(s->R, s->D, l->r, l->mean, l->rstd, scale, bias, y);
   else
-    sq_nn_layernorm(s->R, s->D, l->r, scale, bias, LAYER_EPS, y, l->mean, l->rstd);
+    sq_nn_layernorm(norm_rows(s, i), s->D, l->r, scale, bias, LAYER_EPS, y, l->mean, l->rstd);
 }
 
 /* The statistics that norm_forward() uses: of a batch from its sums, or the running ones. */
@@ -244,9 +265,10 @@ static void layer_norm_back(pass *s, int i)
 {
   const ssm_layer *l = &s->w.layer[i];
   sq_real *g = norm_gradient(s);
+  const int rows = norm_rows(s, i);
 
-  copy(s, g, s->w.t);
-  sq_nn_layernorm_back(s->R, s->D, l->r, s->theta + s->m->layer[i].scale, l->mean, l->rstd, s->w.t, g, 0,
+  copy(s, rows, g, s->w.t);
+  sq_nn_layernorm_back(rows, s->D, l->r, s->theta + s->m->layer[i].scale, l->mean, l->rstd, s->w.t, g, 0,
                        s->dtheta + s->m->layer[i].scale, s->dtheta + s->m->layer[i].bias);
 }
 
@@ -272,17 +294,16 @@ static void second_part_back(pass *s, int i)
 static void first_part_back(pass *s, int i)
 {
   if (!s->m->prenorm) body_backward(s, i);
-  add_to(elements(s), s->w.d, s->w.g);
+  if (few(s, i)) {
+    sq_nn_add_rows(s->D, rows_behind(s, i), s->last.wanted->row, s->w.g, s->w.d);
+    copy(s, s->R, s->w.d, s->w.g);
+  } else {
+    add_to(elements(s, s->R), s->w.d, s->w.g);
+  }
 }
 
 /* ---- head ------------------------------------------------------------------------------------------------
  */
-static int gather_labelled(pass *s)
-{
-  return sq_nn_gather_labelled(s->R, s->D, s->w.last, s->shard->label, s->m->max_head_rows, s->w.hx, s->w.row,
-                               s->w.label);
-}
-
 static void pool(pass *s)
 {
   const sq_rows *rows = s->p->rows;
@@ -301,31 +322,47 @@ static void head_run(pass *s, double scale, sq_tally *tally)
   ssm_work *w = &s->w;
   const int grad = s->dtheta != NULL, pooled = m->pooling != SQ_POOL_NONE;
 
-  if (pooled) pool(s);
-  const int n = pooled ? s->p->rows->nseq : gather_labelled(s);
-  sq_nn_xent_dense_head(n, l->in, l->out, w->hx, s->theta + l->kernel, s->theta + l->bias,
-                        pooled ? s->shard->label : w->label, scale, grad ? w->dhx : NULL,
+  const int n = pooled ? s->p->rows->nseq : w->labelled.list->n, some = s->last.wanted != NULL;
+  if (pooled)
+    pool(s);
+  else if (!some)
+    sq_nn_gather_rows(s->D, n, w->labelled.row, w->last, w->hx);
+  sq_nn_xent_dense_head(n, l->in, l->out, some ? w->last : w->hx, s->theta + l->kernel, s->theta + l->bias,
+                        pooled ? s->shard->label : w->labelled.label, scale,
+                        !grad  ? NULL
+                        : some ? w->g
+                               : w->dhx,
                         grad ? s->dtheta + l->kernel : NULL, grad ? s->dtheta + l->bias : NULL, w->xent,
                         tally);
-  if (!grad) return;
+  if (!grad || some) return;
   if (pooled)
     sq_nn_pool_back(m->pooling, s->p->rows, s->D, w->dhx, NULL, w->g);
   else
-    sq_nn_scatter_rows(s->R, s->D, n, w->row, w->dhx, w->g);
+    sq_nn_scatter_rows(s->R, s->D, n, w->labelled.row, w->dhx, w->g);
 }
 
 /* ---- entry points ----------------------------------------------------------------------------------------
  */
+/* loss: only the rows that it looks at have to be made. */
 static pass begin(const sq_model *model, const sq_real *theta, const sq_batch *shard, const sq_pass *p,
-                  void *work, sq_real *dtheta)
+                  void *work, int loss, sq_real *dtheta)
 {
-  pass s = {.m = (const ssm *)(const void *)model, .theta = theta, .dtheta = dtheta, .shard = shard, .p = p};
+  pass s = {.m = (const ssm *)(const void *)model,
+            .theta = theta,
+            .dtheta = dtheta,
+            .shard = shard,
+            .p = p,
+            .last = *p};
   sq_arena a = {.base = work, .cap = model->work_bytes};
 
   SQ_ASSERT(shard->token != NULL || (shard->value != NULL && shard->input_dim == s.m->encoder.in));
   s.R = shard->rows.nrow;
   s.D = model->width;
   sq_ssm_take(s.m, &a, &s.w);
+  if (loss && s.m->pooling == SQ_POOL_NONE) {
+    sq_labelled_list(shard, &s.w.labelled);
+    if (!sq_ssm_all_rows(s.m)) s.last = sq_labelled_pass(&s.w.labelled, p);
+  }
   return s;
 }
 
@@ -396,7 +433,7 @@ void sq_ssm_run(const sq_model *model, const sq_real *theta, const sq_batch *sha
                 double scale, int k, double *sum, void *work, sq_real *dtheta, sq_tally *tally)
 {
   const int L = model->nlayer;
-  pass s = begin(model, theta, shard, p, work, dtheta);
+  pass s = begin(model, theta, shard, p, work, 1, dtheta);
 
   if (model->nsync == 0 || !p->train) {
     run_alone(&s, scale, tally);
@@ -410,7 +447,7 @@ void sq_ssm_run(const sq_model *model, const sq_real *theta, const sq_batch *sha
 void sq_ssm_logits(const sq_model *model, const sq_real *theta, const sq_batch *shard, const sq_pass *p,
                    void *work, sq_real *logits)
 {
-  pass s = begin(model, theta, shard, p, work, NULL);
+  pass s = begin(model, theta, shard, p, work, 0, NULL);
   const int pooled = s.m->pooling != SQ_POOL_NONE, n = pooled ? shard->rows.nseq : s.R;
 
   forward(&s, p->train);

@@ -293,8 +293,8 @@ void sq_transformer_take(const transformer *m, sq_arena *a, transformer_work *w)
   w->mean = SQ_TAKE(a, R, sq_real);
   w->rstd = SQ_TAKE(a, R, sq_real);
   w->scratch = sq_arena_take(a, scratch, 1);
-  w->row = SQ_TAKE(a, n, int);
-  w->label = SQ_TAKE(a, n, int32_t);
+  w->xw = SQ_TAKE(a, n * D, sq_real);
+  sq_labelled_take(a, &m->base.dims, m->max_head_rows, &w->labelled);
   w->argmax = m->pooling == SQ_POOL_MAX ? SQ_TAKE(a, n * D, int) : NULL;
   w->hx = SQ_TAKE(a, n * D, sq_real);
   w->hn = SQ_TAKE(a, n * D, sq_real);
@@ -329,14 +329,15 @@ static double transformer_flops(const sq_model *model, int nseq, const int *len,
 {
   const transformer *m = (const transformer *)(const void *)model;
   const double D = model->width, V = model->output_dim;
-  double rows = 0, each, total;
+  double rows = 0, each, total, few;
 
   for (int b = 0; b < nseq; ++b) rows += len[b];
+  few = sq_labelled_rows(model, rows, nlabel);
   each = m->channel == CHANNEL_GLU ? 2 * D * m->hidden : 4 * D * m->hidden;
   if (m->gated) each += 2 * D * D;
-  total = rows * model->nlayer * each;
+  total = (rows * (model->nlayer - 1) + few) * each;
   for (int i = 0; i < model->nlayer; ++i)
-    total += sq_mixer_get(model->mixer[i])->flops(model->mixer[i], nseq, len);
+    total += sq_labelled_mix_flops(model->mixer[i], nseq, len, rows, i + 1 < model->nlayer ? rows : few);
   if (m->vocab == 0) total += rows * 2 * m->input_dim * D;
   if (m->head == HEAD_DECODER) total += (double)nlabel * 2 * D * V;
   if (m->head == HEAD_MLP) total += (double)nlabel * 2 * m->head_dim * (D + V);

@@ -37,7 +37,8 @@ typedef struct {
   block_place *block;                  /* (nlayer) */
 } transformer;
 
-/* Activations of one layer that backward needs or an analysis may want; the rest is recomputed. */
+/* Activations of one layer that backward needs or an analysis may want; the rest is recomputed.  Where few rows are
+   labelled, those of the last layer from a on are of these rows, one after the other, and so is `last`. */
 typedef struct {
   sq_real *x;           /* (R,D) block input */
   sq_real *u;           /* (R,D) LN(x), the mixer's input */
@@ -57,9 +58,9 @@ typedef struct {
   sq_real *dhybrid;            /* (R,D), mixer hybrid only */
   sq_real *mean, *rstd;        /* (R) */
   void *scratch;               /* of the mixers */
+  sq_real *xw;                 /* (n,D) the last block's input at the labelled rows */
   /* head, n rows: labelled rows, all rows, or sequences */
-  int *row;               /* (n) gathered rows */
-  int32_t *label;         /* (n) */
+  sq_labelled labelled;
   int *argmax;            /* (nseq,D) max pooling */
   sq_real *hx, *hn, *dhx; /* (n,D) gathered, normalised (or pooled), gradient */
   sq_real *e, *re, *de;   /* (n,head_dim) */

@@ -25,8 +25,10 @@ typedef struct { /* what every function below needs */
   sq_real *dtheta; /* NULL: no gradient */
   const sq_batch *shard;
   const sq_pass *p;
+  sq_pass last; /* p for the last layer; last.wanted: its rows behind the mixer, NULL: all */
   transformer_work w;
   int R, D;
+  int few, n; /* the layer at hand makes last.wanted only behind its mixer; rows there */
 } pass;
 
 /* y = a + b */
@@ -57,9 +59,21 @@ static double dot_difference(size_t n, const sq_real *g, const sq_real *a, const
   return sum;
 }
 
+static void enter_layer(pass *s, int i)
+{
+  s->few = i + 1 == s->m->base.nlayer && s->last.wanted != NULL;
+  s->n = s->few ? s->last.wanted->n : s->R;
+}
+
+/* The pass behind the mixer of the layer at hand. */
+static const sq_pass *behind(const pass *s)
+{
+  return s->few ? &s->last : s->p;
+}
+
 static size_t elements(const pass *s)
 {
-  return (size_t)s->R * (size_t)s->D;
+  return (size_t)s->n * (size_t)s->D;
 }
 
 static void linear(const pass *s, const sq_linear_place *l, int rows, const sq_real *x, sq_real *y)
@@ -119,24 +133,24 @@ static void channel_forward(pass *s, int i, sq_real *y)
   const transformer *m = s->m;
   const block_place *b = &m->block[i];
   sq_real *h = s->w.layer[i].h;
-  const size_t n = elements(s), nh = (size_t)s->R * (size_t)m->hidden;
+  const size_t n = elements(s), nh = (size_t)s->n * (size_t)m->hidden;
 
-  linear(s, &b->encoder, s->R, s->w.m, h);
+  linear(s, &b->encoder, s->n, s->w.m, h);
   if (m->channel == CHANNEL_GLU) {
-    sq_nn_glu(s->R, s->D, h, y);
+    sq_nn_glu(s->n, s->D, h, y);
     add_to(n, s->w.r, y);
     return;
   }
   sq_nn_gelu(nh, h, s->w.h1);
   if (m->channel == CHANNEL_MLP) {
-    sq_nn_dropout(s->p, m->dropout, site(i, SITE_HIDDEN), m->hidden, s->w.h1, m->hidden);
-    linear(s, &b->decoder, s->R, s->w.h1, y);
-    sq_nn_dropout(s->p, m->dropout, site(i, SITE_CHANNEL), s->D, y, s->D);
+    sq_nn_dropout(behind(s), m->dropout, site(i, SITE_HIDDEN), m->hidden, s->w.h1, m->hidden);
+    linear(s, &b->decoder, s->n, s->w.h1, y);
+    sq_nn_dropout(behind(s), m->dropout, site(i, SITE_CHANNEL), s->D, y, s->D);
     add_to(n, s->w.r, y);
     return;
   }
-  linear(s, &b->decoder, s->R, s->w.h1, y);
-  sq_nn_glu(s->R, s->D, h, s->w.t);
+  linear(s, &b->decoder, s->n, s->w.h1, y);
+  sq_nn_glu(s->n, s->D, h, s->w.t);
   blend(n, sigmoid_of(s->theta[b->alpha]), s->w.r, s->w.t, y);
 }
 
@@ -147,20 +161,20 @@ static void mlp_backward(pass *s, int i)
   const transformer *m = s->m;
   const block_place *b = &m->block[i];
   const sq_real *h = s->w.layer[i].h;
-  const size_t nh = (size_t)s->R * (size_t)m->hidden;
+  const size_t nh = (size_t)s->n * (size_t)m->hidden;
   const sq_real *dy = s->w.g;
 
   if (s->p->train && m->dropout > 0) {
     memcpy(s->w.t, s->w.g, elements(s) * sizeof *s->w.t);
-    sq_nn_dropout(s->p, m->dropout, site(i, SITE_CHANNEL), s->D, s->w.t, s->D);
+    sq_nn_dropout(behind(s), m->dropout, site(i, SITE_CHANNEL), s->D, s->w.t, s->D);
     dy = s->w.t;
   }
   sq_nn_gelu(nh, h, s->w.h1);
-  sq_nn_dropout(s->p, m->dropout, site(i, SITE_HIDDEN), m->hidden, s->w.h1, m->hidden);
-  linear_back(s, &b->decoder, s->R, s->w.h1, dy, s->w.h2, 0);
-  sq_nn_dropout(s->p, m->dropout, site(i, SITE_HIDDEN), m->hidden, s->w.h2, m->hidden);
+  sq_nn_dropout(behind(s), m->dropout, site(i, SITE_HIDDEN), m->hidden, s->w.h1, m->hidden);
+  linear_back(s, &b->decoder, s->n, s->w.h1, dy, s->w.h2, 0);
+  sq_nn_dropout(behind(s), m->dropout, site(i, SITE_HIDDEN), m->hidden, s->w.h2, m->hidden);
   sq_nn_gelu_back(nh, h, s->w.h2, s->w.h2);
-  linear_back(s, &b->encoder, s->R, s->w.m, s->w.h2, s->w.t, 0);
+  linear_back(s, &b->encoder, s->n, s->w.m, s->w.h2, s->w.t, 0);
 }
 
 static void hybrid_backward(pass *s, int i)
@@ -168,21 +182,21 @@ static void hybrid_backward(pass *s, int i)
   const transformer *m = s->m;
   const block_place *b = &m->block[i];
   const sq_real *h = s->w.layer[i].h;
-  const size_t n = elements(s), nh = (size_t)s->R * (size_t)m->hidden;
+  const size_t n = elements(s), nh = (size_t)s->n * (size_t)m->hidden;
   const sq_real a = sigmoid_of(s->theta[b->alpha]);
   sq_real *gated = s->w.t, *plain = s->w.dhybrid;
 
   sq_nn_gelu(nh, h, s->w.h1);
-  sq_nn_glu(s->R, s->D, h, gated);
-  linear(s, &b->decoder, s->R, s->w.h1, plain);
+  sq_nn_glu(s->n, s->D, h, gated);
+  linear(s, &b->decoder, s->n, s->w.h1, plain);
   s->dtheta[b->alpha] += (sq_real)((double)a * (1 - (double)a) * dot_difference(n, s->w.g, gated, plain));
   scale_into(n, 1 - a, s->w.g, s->w.t);
-  linear_back(s, &b->decoder, s->R, s->w.h1, s->w.t, s->w.h2, 0);
+  linear_back(s, &b->decoder, s->n, s->w.h1, s->w.t, s->w.h2, 0);
   sq_nn_gelu_back(nh, h, s->w.h2, s->w.h2);
   scale_into(n, a, s->w.g, s->w.t);
-  sq_nn_glu_back(s->R, s->D, h, s->w.t, s->w.h1);
+  sq_nn_glu_back(s->n, s->D, h, s->w.t, s->w.h1);
   add_to(nh, s->w.h1, s->w.h2);
-  linear_back(s, &b->encoder, s->R, s->w.m, s->w.h2, s->w.t, 0);
+  linear_back(s, &b->encoder, s->n, s->w.m, s->w.h2, s->w.t, 0);
 }
 
 static void channel_backward(pass *s, int i)
@@ -191,8 +205,8 @@ static void channel_backward(pass *s, int i)
   case CHANNEL_MLP: mlp_backward(s, i); break;
   case CHANNEL_HYBRID: hybrid_backward(s, i); break;
   case CHANNEL_GLU:
-    sq_nn_glu_back(s->R, s->D, s->w.layer[i].h, s->w.g, s->w.h2);
-    linear_back(s, &s->m->block[i].encoder, s->R, s->w.m, s->w.h2, s->w.t, 0);
+    sq_nn_glu_back(s->n, s->D, s->w.layer[i].h, s->w.g, s->w.h2);
+    linear_back(s, &s->m->block[i].encoder, s->n, s->w.m, s->w.h2, s->w.t, 0);
     break;
   case CHANNEL_NONE: break;
   }
@@ -200,18 +214,25 @@ static void channel_backward(pass *s, int i)
 
 /* ---- blocks ----------------------------------------------------------------------------------------------
  */
-static void block_norm(const pass *s, int i, const sq_real *x, sq_real *y, sq_real *mean, sq_real *rstd)
+static void block_norm(const pass *s, int i, int rows, const sq_real *x, sq_real *y, sq_real *mean,
+                       sq_real *rstd)
 {
   const block_place *b = &s->m->block[i];
-  sq_nn_layernorm(s->R, s->D, x, s->theta + b->norm_weight, s->theta + b->norm_bias, EPS, y, mean, rstd);
+  sq_nn_layernorm(rows, s->D, x, s->theta + b->norm_weight, s->theta + b->norm_bias, EPS, y, mean, rstd);
 }
 
-static void block_norm_back(const pass *s, int i, const sq_real *x, const sq_real *mean, const sq_real *rstd,
-                            const sq_real *dy, sq_real *dx, int add_dx)
+static void block_norm_back(const pass *s, int i, int rows, const sq_real *x, const sq_real *mean,
+                            const sq_real *rstd, const sq_real *dy, sq_real *dx, int add_dx)
 {
   const block_place *b = &s->m->block[i];
-  sq_nn_layernorm_back(s->R, s->D, x, s->theta + b->norm_weight, mean, rstd, dy, dx, add_dx,
+  sq_nn_layernorm_back(rows, s->D, x, s->theta + b->norm_weight, mean, rstd, dy, dx, add_dx,
                        s->dtheta + b->norm_weight, s->dtheta + b->norm_bias);
+}
+
+/* The block's input at the rows behind its mixer. */
+static const sq_real *input_behind(const pass *s, int i)
+{
+  return s->few ? s->w.xw : s->w.layer[i].x;
 }
 
 static void block_forward(pass *s, int i)
@@ -221,15 +242,17 @@ static void block_forward(pass *s, int i)
   const sq_mixer *mixer = m->base.mixer[i];
   sq_real *out = block_out(s, i), *y = m->gated ? l->y0 : out;
 
-  if (m->gated) linear(s, &m->block[i].gate, s->R, l->x, l->z);
-  block_norm(s, i, l->x, l->u, l->mean, l->rstd);
-  sq_mixer_get(mixer)->forward(mixer, s->theta, s->p, l->u, l->a, l->tape, s->w.scratch);
-  sq_nn_dropout(s->p, m->dropout, site(i, SITE_MIXED), s->D, l->a, s->D);
-  add(elements(s), l->x, l->a, s->w.r);
+  enter_layer(s, i);
+  if (s->few) sq_nn_gather_rows(s->D, s->n, s->last.wanted->row, l->x, s->w.xw);
+  if (m->gated) linear(s, &m->block[i].gate, s->n, input_behind(s, i), l->z);
+  block_norm(s, i, s->R, l->x, l->u, l->mean, l->rstd);
+  sq_labelled_mix(mixer, s->theta, behind(s), l->u, l->a, l->tape, s->w.last, s->w.scratch);
+  sq_nn_dropout(behind(s), m->dropout, site(i, SITE_MIXED), s->D, l->a, s->D);
+  add(elements(s), input_behind(s, i), l->a, s->w.r);
   if (m->channel == CHANNEL_NONE) {
-    block_norm(s, i, s->w.r, y, s->w.mean, s->w.rstd);
+    block_norm(s, i, s->n, s->w.r, y, s->w.mean, s->w.rstd);
   } else {
-    block_norm(s, i, s->w.r, s->w.m, s->w.mean, s->w.rstd);
+    block_norm(s, i, s->n, s->w.r, s->w.m, s->w.mean, s->w.rstd);
     channel_forward(s, i, y);
   }
   if (m->gated) {
@@ -238,7 +261,14 @@ static void block_forward(pass *s, int i)
   }
 }
 
-/* w.g: dL/d(block output) on entry, dL/d(block input) on exit. */
+static void swap_gradients(transformer_work *w)
+{
+  sq_real *swap = w->g;
+  w->g = w->t;
+  w->t = swap;
+}
+
+/* w.g: dL/d(block output) on entry, dL/d(block input) on exit; on entry of the rows behind the mixer. */
 static void block_backward(pass *s, int i)
 {
   const transformer *m = s->m;
@@ -247,36 +277,45 @@ static void block_backward(pass *s, int i)
   transformer_work *w = &s->w;
   const sq_real *da;
 
+  enter_layer(s, i);
   if (m->gated) sq_nn_silu_mul_back(elements(s), l->y0, l->z, w->g, w->g, w->dz);
-  add(elements(s), l->x, l->a, w->r);
-  block_norm(s, i, w->r, w->m, w->mean, w->rstd);
+  add(elements(s), input_behind(s, i), l->a, w->r);
+  block_norm(s, i, s->n, w->r, w->m, w->mean, w->rstd);
   if (m->channel == CHANNEL_NONE) {
-    block_norm_back(s, i, w->r, w->mean, w->rstd, w->g, w->t, 0);
-    sq_real *swap = w->g;
-    w->g = w->t;
-    w->t = swap;
+    block_norm_back(s, i, s->n, w->r, w->mean, w->rstd, w->g, w->t, 0);
+    swap_gradients(w);
   } else {
     channel_backward(s, i);
-    block_norm_back(s, i, w->r, w->mean, w->rstd, w->t, w->g, 1);
+    block_norm_back(s, i, s->n, w->r, w->mean, w->rstd, w->t, w->g, 1);
   }
   da = w->g;
   if (s->p->train && m->dropout > 0) {
     memcpy(w->t, w->g, elements(s) * sizeof *w->t);
-    sq_nn_dropout(s->p, m->dropout, site(i, SITE_MIXED), s->D, w->t, s->D);
+    sq_nn_dropout(behind(s), m->dropout, site(i, SITE_MIXED), s->D, w->t, s->D);
     da = w->t;
   }
-  sq_mixer_get(mixer)->backward(mixer, s->theta, s->p, l->u, l->tape, da, w->m, s->dtheta, w->scratch);
-  block_norm_back(s, i, l->x, l->mean, l->rstd, w->m, w->g, 1);
-  if (m->gated) linear_back(s, &m->block[i].gate, s->R, l->x, w->dz, w->g, 1);
+  sq_labelled_mix_back(mixer, s->theta, behind(s), l->u, l->tape, da, w->m, s->dtheta, w->last, w->scratch);
+  if (s->few) {
+    if (m->gated) linear_back(s, &m->block[i].gate, s->n, w->xw, w->dz, w->g, 1);
+    block_norm_back(s, i, s->R, l->x, l->mean, l->rstd, w->m, w->t, 0);
+    sq_nn_add_rows(s->D, s->n, s->last.wanted->row, w->g, w->t);
+    swap_gradients(w);
+    return;
+  }
+  block_norm_back(s, i, s->R, l->x, l->mean, l->rstd, w->m, w->g, 1);
+  if (m->gated) linear_back(s, &m->block[i].gate, s->n, l->x, w->dz, w->g, 1);
 }
 
 /* ---- head ------------------------------------------------------------------------------------------------
  */
-/* The rows that the head works on: hx before the final norm, hn after it (pooled: only hn). */
-static int head_gather(pass *s)
+/* The labelled rows of the last block's output. */
+static const sq_real *head_rows(pass *s)
 {
-  return sq_nn_gather_labelled(s->R, s->D, s->w.last, s->shard->label, s->m->max_head_rows, s->w.hx, s->w.row,
-                               s->w.label);
+  const sq_wanted *l = s->w.labelled.list;
+
+  if (s->last.wanted != NULL) return s->w.last;
+  sq_nn_gather_rows(s->D, l->n, l->row, s->w.last, s->w.hx);
+  return s->w.hx;
 }
 
 static void final_norm(pass *s, int n, const sq_real *x, sq_real *y)
@@ -322,7 +361,8 @@ static void final_norm_back(pass *s, int n, const sq_real *x, const sq_real *dy,
                        s->dtheta + m->norm_weight, s->dtheta + m->norm_bias);
 }
 
-/* Final norm, head and loss; with a gradient also dL/d(last) in w.g. */
+/* Final norm, head and loss; with a gradient also dL/d(last) in w.g.  hx is the rows that the head works on before
+   the final norm, hn after it (pooled: only hn). */
 static void head_run(pass *s, double scale, sq_tally *tally)
 {
   const transformer *m = s->m;
@@ -338,25 +378,28 @@ static void head_run(pass *s, double scale, sq_tally *tally)
     final_norm_back(s, s->R, w->last, w->m, w->g);
     return;
   }
-  const int n = head_gather(s);
-  final_norm(s, n, w->hx, w->hn);
+  const int n = w->labelled.list->n;
+  const sq_real *x = head_rows(s);
+  final_norm(s, n, x, w->hn);
   head_hidden(s, n);
-  head_loss(s, n, w->label, scale, tally);
+  head_loss(s, n, w->labelled.label, scale, tally);
   if (s->dtheta == NULL) return;
-  final_norm_back(s, n, w->hx, w->dhx, w->hn);
-  sq_nn_scatter_rows(s->R, s->D, n, w->row, w->hn, w->g);
+  final_norm_back(s, n, x, w->dhx, s->last.wanted != NULL ? w->g : w->hn);
+  if (s->last.wanted == NULL) sq_nn_scatter_rows(s->R, s->D, n, w->labelled.row, w->hn, w->g);
 }
 
 /* ---- entry points ----------------------------------------------------------------------------------------
  */
+/* Encoder and blocks.  loss: only the rows that it looks at have to be made. */
 static pass begin(const sq_model *model, const sq_real *theta, const sq_batch *shard, const sq_pass *p,
-                  void *work, sq_real *dtheta)
+                  void *work, int loss, sq_real *dtheta)
 {
   pass s = {.m = (const transformer *)(const void *)model,
             .theta = theta,
             .dtheta = dtheta,
             .shard = shard,
-            .p = p};
+            .p = p,
+            .last = *p};
   sq_arena a = {.base = work, .cap = model->work_bytes};
 
   SQ_ASSERT(s.m->vocab > 0 ? shard->token != NULL
@@ -364,6 +407,10 @@ static pass begin(const sq_model *model, const sq_real *theta, const sq_batch *s
   s.R = shard->rows.nrow;
   s.D = model->width;
   sq_transformer_take(s.m, &a, &s.w);
+  if (loss && s.m->pooling == SQ_POOL_NONE) {
+    sq_labelled_list(shard, &s.w.labelled);
+    s.last = sq_labelled_pass(&s.w.labelled, p);
+  }
   encoder_forward(&s);
   for (int i = 0; i < model->nlayer; ++i) block_forward(&s, i);
   return s;
@@ -374,7 +421,7 @@ void sq_transformer_run(const sq_model *model, const sq_real *theta, const sq_ba
 {
   (void)k; /* one segment: sequences do not see each other */
   (void)sum;
-  pass s = begin(model, theta, shard, p, work, dtheta);
+  pass s = begin(model, theta, shard, p, work, 1, dtheta);
 
   head_run(&s, scale, tally);
   if (dtheta == NULL) return;
@@ -385,7 +432,7 @@ void sq_transformer_run(const sq_model *model, const sq_real *theta, const sq_ba
 void sq_transformer_logits(const sq_model *model, const sq_real *theta, const sq_batch *shard,
                            const sq_pass *p, void *work, sq_real *logits)
 {
-  pass s = begin(model, theta, shard, p, work, NULL);
+  pass s = begin(model, theta, shard, p, work, 0, NULL);
   const transformer *m = s.m;
   int n = s.R;
 

@@ -74,9 +74,11 @@ void sq_nn_dropout(const sq_pass *p, double rate, int site, int C, sq_real *x, i
 {
   if (inactive(p, rate)) return;
   const sq_real scale = (sq_real)(1 / (1 - rate));
+  const int *off = p->wanted != NULL ? p->wanted->off : p->rows->off;
   for (int b = 0; b < p->rows->nseq; ++b)
-    for (int r = p->rows->off[b]; r < p->rows->off[b + 1]; ++r) {
-      const counter k = counter_for(p, site, p->rows->id[b], r - p->rows->off[b]);
+    for (int r = off[b]; r < off[b + 1]; ++r) {
+      const int t = p->wanted != NULL ? p->wanted->step[r] : r - off[b];
+      const counter k = counter_for(p, site, p->rows->id[b], t);
       row_multiply(&k, threshold(rate), scale, (size_t)C, x + (size_t)r * (size_t)ldx);
     }
 }
@@ -101,9 +103,10 @@ SQ_CLONES static void columns_multiply(const counter *k, uint32_t drop_below, sq
 void sq_nn_dropout_columns(const sq_pass *p, double rate, int site, int C, sq_real *x, int ldx)
 {
   if (inactive(p, rate)) return;
+  const int *off = p->wanted != NULL ? p->wanted->off : p->rows->off;
   for (int b = 0; b < p->rows->nseq; ++b) {
     const counter k = counter_for(p, site, p->rows->id[b], 0);
-    const int first = p->rows->off[b], T = p->rows->off[b + 1] - first;
+    const int first = off[b], T = off[b + 1] - first;
     columns_multiply(&k, threshold(rate), (sq_real)(1 / (1 - rate)), T, (size_t)C,
                      x + (size_t)first * (size_t)ldx, (size_t)ldx);
   }

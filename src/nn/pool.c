@@ -85,20 +85,30 @@ void sq_nn_pool_back(sq_pooling how, const sq_rows *rows, int D, const sq_real *
   }
 }
 
-int sq_nn_gather_labelled(int R, int D, const sq_real *x, const int32_t *label, int cap, sq_real *y, int *row,
-                          int32_t *kept)
+int sq_nn_list_labelled(const sq_rows *rows, const int32_t *label, int cap, int *row, int *step, int *off,
+                        int32_t *kept)
 {
-  const size_t width = (size_t)D;
   int n = 0;
 
-  for (int r = 0; r < R; ++r) {
-    if (label[r] == SQ_IGNORE) continue;
-    SQ_ASSERT(n < cap);
-    memcpy(y + (size_t)n * width, x + (size_t)r * width, width * sizeof *y);
-    row[n] = r;
-    kept[n++] = label[r];
+  for (int b = 0; b < rows->nseq; ++b) {
+    off[b] = n;
+    for (int r = rows->off[b]; r < rows->off[b + 1]; ++r) {
+      if (label[r] == SQ_IGNORE) continue;
+      SQ_ASSERT(n < cap);
+      row[n] = r;
+      step[n] = r - rows->off[b];
+      kept[n++] = label[r];
+    }
   }
+  off[rows->nseq] = n;
   return n;
+}
+
+void sq_nn_gather_rows(int D, int n, const int *row, const sq_real *x, sq_real *y)
+{
+  const size_t width = (size_t)D;
+
+  for (int k = 0; k < n; ++k) memcpy(y + (size_t)k * width, x + (size_t)row[k] * width, width * sizeof *y);
 }
 
 void sq_nn_scatter_rows(int R, int D, int n, const int *row, const sq_real *y, sq_real *x)
@@ -107,4 +117,15 @@ void sq_nn_scatter_rows(int R, int D, int n, const int *row, const sq_real *y, s
 
   memset(x, 0, (size_t)R * width * sizeof *x);
   for (int k = 0; k < n; ++k) memcpy(x + (size_t)row[k] * width, y + (size_t)k * width, width * sizeof *x);
+}
+
+SQ_CLONES void sq_nn_add_rows(int D, int n, const int *row, const sq_real *restrict y, sq_real *restrict x)
+{
+  const size_t width = (size_t)D;
+
+  for (int k = 0; k < n; ++k) {
+    const sq_real *from = y + (size_t)k * width;
+    sq_real *to = x + (size_t)row[k] * width;
+    for (size_t i = 0; i < width; ++i) to[i] += from[i];
+  }
 }
