@@ -7,7 +7,7 @@ bad=0
 complain() { echo "$*"; bad=1; }
 
 declare -A headers=( # the public headers of each module
-  [base]="base real rng simd status" [config]="config" [linalg]="linalg" [eigen]="eigen" [nn]="nn batch param" [mixer]="mixer" [model]="model"
+  [base]="base parallel real rng simd status" [config]="config" [linalg]="linalg" [eigen]="eigen" [nn]="nn batch param" [mixer]="mixer" [model]="model"
   [task]="task" [train]="train" [spectra]="spectra" [store]="store" [grid]="grid")
 declare -A below=( # lowest first
   [base]="base" [config]="base config" [linalg]="base linalg" [eigen]="base linalg eigen" [nn]="base linalg nn" [mixer]="base linalg nn config mixer"

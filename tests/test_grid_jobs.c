@@ -82,7 +82,7 @@ static const log_of_jobs fresh = {.steps = 4, .step_s = 0.001, .error_job = -1, 
 /* Runs and gathers what all ranks saw. */
 static sq_status run_jobs(log_of_jobs *l, int njob, const double *cost, const int *skip)
 {
-  const sq_grid_ops ops = {l, run_job, check_progress, watch};
+  const sq_grid_ops ops = {.user = l, .run = run_job, .progress = check_progress, .watch = watch};
   sq_error_clear();
   l->skip = skip;
   const sq_status st =

@@ -283,7 +283,7 @@ static void check_shards(const variant *v, int train)
   const sq_pass p = pass_of(&f, train);
   sq_real *g = calloc(f.n, sizeof *g);
   sq_model_gradient(f.m, f.theta, &f.b, &p, sq_batch_scale(&f.b), f.work, g, &one);
-  assert_int_equal(sq_worker_create(f.m, &w), SQ_OK);
+  assert_int_equal(sq_worker_create(f.m, sq_shard_count(f.b.rows.nseq), NULL, &w), SQ_OK);
   for (int repeat = 0; repeat < 2; ++repeat) { /* the second time with a used workspace */
     sq_batch_gradient(w, f.theta, &f.b, &p, f.grad, &all);
     assert_true(all.nlabel == one.nlabel && all.ncorrect == one.ncorrect);
@@ -382,7 +382,7 @@ static void running_statistics_move_toward_those_of_the_batch(void **state)
     v.padded = padded;
     fixture_open(&f, &v);
     const sq_pass p = pass_of(&f, 1);
-    assert_int_equal(sq_worker_create(f.m, &w), SQ_OK);
+    assert_int_equal(sq_worker_create(f.m, sq_shard_count(f.b.rows.nseq), NULL, &w), SQ_OK);
     sq_batch_gradient(w, f.theta, &f.b, &p, f.grad, &t);
     sq_model_loss(f.m, f.theta, &f.b, &p, f.work, &t);
     sq_real *theta = malloc(f.n * sizeof *theta), *moments = calloc(2 * f.n, sizeof *moments);

@@ -37,7 +37,7 @@ static void memory_grows_by_no_more_than_planned(void **state)
   sq_train_result r;
   assert_int_equal(sq_task_open(sq_experiment_cell(e, 0), &task), SQ_OK);
   assert_int_equal(sq_model_create(sq_experiment_cell(e, 0), p.dims, &m), SQ_OK);
-  assert_int_equal(sq_train_cell(sq_experiment_cell(e, 0), m, task, NULL, &r), SQ_OK);
+  assert_int_equal(sq_train_cell(sq_experiment_cell(e, 0), m, task, NULL, NULL, &r), SQ_OK);
   const double grown = (double)(sq_peak_bytes() - before), planned = (double)p.bytes;
   print_message("grew by %.2f MB, planned %.2f MB\n", grown / 1e6, planned / 1e6);
   assert_true(planned > 4e6);
@@ -158,9 +158,9 @@ static void an_error_of_a_hook_ends_the_run_with_it(void **state)
 static void the_gradient_of_a_batch_is_that_of_its_sequences(void **state)
 {
   (void)state;
-  enum { B = 13 };
+  enum { B = 27 };
   sq_experiment *e =
-      experiment(1, 0, "\"total_steps\": 1, \"batch_size\": 13, \"lr\": 1e-3", DATA_SMALL, MODEL_SMALL);
+      experiment(1, 0, "\"total_steps\": 1, \"batch_size\": 27, \"lr\": 1e-3", DATA_SMALL, MODEL_SMALL);
   const sq_config *c = sq_experiment_cell(e, 0);
   sq_task *t = NULL;
   sq_model *m = NULL;
@@ -173,7 +173,7 @@ static void the_gradient_of_a_batch_is_that_of_its_sequences(void **state)
   sq_train_model_dims(c, info, &d);
   assert_int_equal(d.max_seqs, 2);
   assert_int_equal(sq_model_create(c, d, &m), SQ_OK);
-  assert_int_equal(sq_worker_create(m, &w), SQ_OK);
+  assert_int_equal(sq_worker_create(m, SQ_MAX_SHARDS, NULL, &w), SQ_OK);
   const size_t n = sq_model_params(m)->total;
   sq_real *theta = sq_calloc(n, sizeof *theta, "theta"),
           *grad = sq_calloc(sq_model_ngradient(m), sizeof *grad, "grad"),

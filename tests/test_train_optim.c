@@ -304,7 +304,8 @@ static void a_gradient_that_is_not_finite_changes_nothing(void **state)
 __attribute__((noinline)) static sq_real tree_value(int s, int i)
 {
   /* Far apart in size, so that another order of the sum rounds to another value. */
-  static const double size[SQ_MAX_SHARDS] = {1, 1e9, -1e9, 3e-5, 7e4, -1e9, 1e9, 0.3};
+  static const double size[SQ_MAX_SHARDS] = {1,    1e9,  -1e9, 3e-5, 7e4, -1e9, 1e9, 0.3,
+                                             -2e8, 5e-3, 2e8,  1e9,  3,   -1e9, 11,  -7e4};
   return (sq_real)(size[s] * (1 + 0.37 * i));
 }
 
@@ -330,7 +331,18 @@ static sq_real tree_expected(int S, int i)
   case 5: return ((x[0] + x[1]) + (x[2] + x[3])) + x[4];
   case 6: return ((x[0] + x[1]) + (x[2] + x[3])) + (x[4] + x[5]);
   case 7: return ((x[0] + x[1]) + (x[2] + x[3])) + ((x[4] + x[5]) + x[6]);
-  default: return ((x[0] + x[1]) + (x[2] + x[3])) + ((x[4] + x[5]) + (x[6] + x[7]));
+  }
+  const sq_real eight = ((x[0] + x[1]) + (x[2] + x[3])) + ((x[4] + x[5]) + (x[6] + x[7]));
+  switch (S) {
+  case 8: return eight;
+  case 9: return eight + x[8];
+  case 10: return eight + (x[8] + x[9]);
+  case 11: return eight + ((x[8] + x[9]) + x[10]);
+  case 12: return eight + ((x[8] + x[9]) + (x[10] + x[11]));
+  case 13: return eight + (((x[8] + x[9]) + (x[10] + x[11])) + x[12]);
+  case 14: return eight + (((x[8] + x[9]) + (x[10] + x[11])) + (x[12] + x[13]));
+  case 15: return eight + (((x[8] + x[9]) + (x[10] + x[11])) + ((x[12] + x[13]) + x[14]));
+  default: return eight + (((x[8] + x[9]) + (x[10] + x[11])) + ((x[12] + x[13]) + (x[14] + x[15])));
   }
 }
 
@@ -347,7 +359,7 @@ static void shards_are_summed_in_the_documented_tree(void **state)
                  .range = {{0, 1}, {1, TREE_N - 1}},
                  .leaf = tree_leaf,
                  .user = &calls,
-                 .buffer = {buffer[0], buffer[1], buffer[2]}};
+                 .buffer = {buffer[0], buffer[1], buffer[2], buffer[3]}};
     for (int i = 0; i < TREE_N; ++i) out[i] = 0;
     sq_tree_add(&t, out);
     assert_int_equal(calls, S);

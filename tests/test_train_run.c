@@ -248,7 +248,7 @@ static void the_best_evaluation_is_kept_and_the_first_on_ties(void **state)
   sq_train_model_dims(c, &s->info, &d);
   assert_int_equal(sq_model_create(c, d, &m), SQ_OK);
   const sq_train_hooks hooks = {.user = &low, .evaluated = on_evaluated};
-  assert_int_equal(sq_train_cell(c, m, &s->base, &hooks, &low.result), SQ_OK);
+  assert_int_equal(sq_train_cell(c, m, &s->base, NULL, &hooks, &low.result), SQ_OK);
   best = 0;
   for (int k = 1; k < low.neval; ++k) best = low.eval[k].valid_loss < low.eval[best].valid_loss ? k : best;
   assert_int_equal(low.result.best_step, low.eval[best].step);

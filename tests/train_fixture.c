@@ -200,7 +200,7 @@ sq_status run_with(const sq_experiment *e, trace *t, spy **out)
   sq_train_model_dims(c, &s->info, &d);
   assert_int_equal(sq_model_create(c, d, &m), SQ_OK);
   t->model = m;
-  const sq_status st = sq_train_cell(c, m, &s->base, &hooks, &t->result);
+  const sq_status st = sq_train_cell(c, m, &s->base, NULL, &hooks, &t->result);
   t->model = NULL;
   for (int k = 0; k < SQ_NSPLIT; ++k) {
     for (int i = 0; i < MAX_EXAMPLES; ++i) t->asked[k] += s->asked[k][i];

@@ -46,10 +46,11 @@ static inline int sq_batch_examples(const sq_batch *b)
   return b->dual ? b->rows.nseq / 2 : b->rows.nseq;
 }
 
-/* Shards.  A batch of B sequences (or pairs) is S = min(8, B) shards, shard s = sequences floor(sB/S) ..
+/* Shards.  A batch of B sequences (or pairs) is S = min(16, B) shards, shard s = sequences floor(sB/S) ..
    floor((s+1)B/S)-1, and sums over the batch are the fixed binary tree over shards
-   ((0+1)+(2+3))+((4+5)+(6+7)); odd ones pass up.  This partition, not who computes it, defines the result. */
-#define SQ_MAX_SHARDS 8
+   ((0+1)+(2+3))+((4+5)+(6+7)) ...; odd ones pass up.  This partition, not who computes it, defines the result. */
+#define SQ_MAX_SHARDS 16
+#define SQ_SHARD_BITS 4 /* levels of its tree */
 static inline int sq_shard_count(int B)
 {
   return B < SQ_MAX_SHARDS ? B : SQ_MAX_SHARDS;

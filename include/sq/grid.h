@@ -2,10 +2,14 @@
  * with jobs that sleep, fail or diverge.
  *
  * Rank 0 keeps the list, hands jobs out longest first, and works too: it answers requests between its own
- * steps, from sq_grid_poll(), which the job calls often. */
+ * steps, from sq_grid_poll(), which the job calls often.
+ *
+ * Ranks may form teams of equal size, neighbours in the communicator, that do jobs together: every member runs a
+ * job that its team gets; the first of them answers for the team.  Ranks that are left over wait for the end. */
 #pragma once
 
 #include <mpi.h>
+#include <stddef.h>
 
 #include "sq/status.h"
 
@@ -13,15 +17,16 @@ typedef struct sq_grid sq_grid;
 
 typedef struct {
   void *user;
-  /* Does job i on this rank.  A job that fails by itself records that and returns SQ_OK; SQ_STOPPED: left
-     unfinished, because sq_grid_poll said so; any other error stops the whole grid (every rank finishes its
-     running job's current step, then returns). */
+  /* Does job i on this rank, and on the others of its team.  A job that fails by itself records that and returns
+     SQ_OK; SQ_STOPPED: left unfinished, because sq_grid_poll said so; any other error stops the whole grid (every
+     rank finishes its running job's current step, then returns).  The first member's status counts. */
   sq_status (*run)(void *user, sq_grid *g, int job);
   /* Rank 0 only, may be NULL: called about once a second from sq_grid_poll with the state of the grid. */
   void (*progress)(void *user, const sq_grid *g);
   /* Any rank, may be NULL: called from sq_grid_poll and while this rank waits for work; nonzero asks all
      ranks to stop (signals, time limits). */
   int (*watch)(void *user);
+  int team; /* ranks of a team, at most those of the communicator; 0 or 1: every rank alone */
 } sq_grid_ops;
 
 typedef struct {
@@ -36,12 +41,15 @@ typedef struct {
 sq_status sq_grid_run(MPI_Comm comm, int njob, const double *cost, const int *skip, const sq_grid_ops *ops);
 
 /* From inside a job.  fraction: how far it is, 0..1.  Nonzero: stop now, leave the job unfinished.  Cheap:
- * call it before each step. */
+ * call it before each step.  What it says to one member of a team the others need not hear: they have to agree. */
 int sq_grid_poll(sq_grid *g, double fraction);
 /* Asks all ranks to stop at their next poll (signal, time limit).  From any rank. */
 void sq_grid_stop(sq_grid *g);
 sq_grid_state sq_grid_get_state(const sq_grid *g); /* rank 0 */
-int sq_grid_rank(const sq_grid *g);
+int sq_grid_rank(const sq_grid *g);                /* in the communicator */
+int sq_grid_team(const sq_grid *g, int *member);   /* size of the team; place in it */
+/* Between two members of a team, both of which call it: sends nout bytes and receives nin.  grid: the sq_grid. */
+void sq_grid_exchange(void *grid, int partner, const void *out, size_t nout, void *in, size_t nin);
 /* From inside a job: one number that travels to rank 0 with the job's end (a metric, for instance); NaN
  * unless set. */
 void sq_grid_set_result(sq_grid *g, double value);

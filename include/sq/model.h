@@ -72,6 +72,17 @@ size_t sq_model_ngradient(const sq_model *m);
 void sq_model_derive(const sq_model *m, const sq_real *theta, sq_real *derived, void *shard_work);
 void sq_model_derive_back(const sq_model *m, const sq_real *theta, const sq_real *derived, sq_real *gradient,
                           void *shard_work);
+/* The same layer by layer, and what the layers' calls read and write: their numbers in the derived vector, and the
+   parameters of their mixers, to whose gradient derive_back adds. */
+typedef struct {
+  size_t first, count;
+} sq_range;
+sq_range sq_model_derived_range(const sq_model *m, int layer);
+sq_range sq_model_mixer_range(const sq_model *m, int layer);
+void sq_model_derive_layer(const sq_model *m, int layer, const sq_real *theta, sq_real *derived,
+                           void *shard_work);
+void sq_model_derive_layer_back(const sq_model *m, int layer, const sq_real *theta, const sq_real *derived,
+                                sq_real *gradient, void *shard_work);
 int sq_model_nsync(const sq_model *m);
 int sq_model_nsum(const sq_model *m);
 /* Workspace of one shard; sq_model_shard_work: the part of a sq_model_work_bytes() area that serves as one. */

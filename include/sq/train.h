@@ -58,17 +58,46 @@ double sq_plateau_update(sq_plateau *p, double metric);
 /* Padding of a cell's batches: none, except in recipe `published`. */
 sq_padding sq_train_padding(const sq_config *c);
 
-typedef struct sq_worker sq_worker; /* a model's workspace: gradient tree and activation arena */
-/* Bytes that create() will take, for `plan`. */
-size_t sq_worker_bytes(const sq_model *m);
-sq_status sq_worker_create(const sq_model *m, sq_worker **w);
+/* Who computes a batch: `threads` threads of each member of a team (team.c); the numbers do not depend on it. */
+typedef struct {
+  int threads;
+  const struct sq_team *team; /* borrowed; NULL: this process alone */
+} sq_crew;
+
+typedef struct sq_worker sq_worker; /* a member's workspace: gradient trees and activation arenas */
+/* nshard: shards of the largest batch; crew NULL: one thread, alone.  Bytes that create() will take, for `plan`. */
+size_t sq_worker_bytes(const sq_model *m, int nshard, const sq_crew *crew);
+sq_status sq_worker_create(const sq_model *m, int nshard, const sq_crew *crew, sq_worker **w);
 void sq_worker_destroy(sq_worker **w);
 /* Mean-loss gradient of a batch (overwrites grad, sq_model_ngradient elements) and its sums: shards in the fixed
-   binary tree, see sq/batch.h.  The model's dims must hold the largest shard. */
+   binary tree, see sq/batch.h.  The model's dims must hold the largest shard.  All members of a team call it with the
+   same arguments; where the vector is long each then has the sum in its own part only, which is what
+   sq_worker_step() needs. */
 void sq_batch_gradient(sq_worker *w, const sq_real *theta, const sq_batch *b, const sq_pass *p, sq_real *grad,
                        sq_tally *tally);
 void sq_batch_evaluate(sq_worker *w, const sq_real *theta, const sq_batch *b, sq_tally *tally);
+/* sq_adamw_step() by the whole crew, after sq_batch_gradient(): theta is complete on every member afterwards, of m
+   and v a member has its own part. */
+double sq_worker_step(sq_worker *w, const sq_adamw *o, double lr, double ssm_lr, long t, const sq_real *g,
+                      sq_real *m, sq_real *v, sq_real *theta);
+/* A vector of which every member has its own part (m, v) becomes complete on all. */
+void sq_worker_gather(sq_worker *w, sq_real *x);
 void *sq_worker_work(sq_worker *w); /* sq_model_work_bytes(), for spectra between steps */
+
+/* ---- team.c: processes that train one cell together --------------------------------------------------
+ * Every member makes the same calls in the same order, and decides the same: what one alone knows (a signal, an
+ * error of the file) is shared before it is acted on. */
+typedef struct sq_team {
+  int rank, size; /* size: a power of two */
+  void *user;
+  /* Sends nout bytes to member `partner` and receives nin from it; the partner calls it with the sizes swapped. */
+  void (*exchange)(void *user, int partner, const void *out, size_t nout, void *in, size_t nin);
+} sq_team;
+/* t NULL: one member. */
+int sq_team_any(const sq_team *t, int mask); /* the bits that any member has set */
+void sq_team_share(const sq_team *t, int root, void *data, size_t bytes); /* root's, on all */
+/* The same status everywhere: that of the first member that has an error, with its text. */
+sq_status sq_team_agree(const sq_team *t, sq_status st);
 
 /* ---- train.c ----------------------------------------------------------------------------------------- */
 typedef struct {
@@ -99,7 +128,8 @@ typedef struct {
   } part[SQ_STATE_PARTS];
 } sq_train_state;
 
-/* Called by sq_train_cell; NULL members are not wanted.  An error returned by a hook ends the run with it.
+/* Called by sq_train_cell on the first member of a team (poll: on all; one that says stop stops all); NULL members are
+   not wanted.  An error returned by a hook ends the run with it.
    The result given to sq_train_cell is filled as the run goes: in a hook, `steps` is the number of steps
    done, and in the `trained` stage `best_step` is the step that the weights come from. */
 typedef struct {
@@ -122,22 +152,27 @@ typedef struct { /* what a cell will need and do, from its configuration alone *
   long nparam, total_steps;
   int max_evals, nstage;          /* nstage = 2 + snapshots */
   double flops_step, flops_total; /* training step = 3 x forward */
-  size_t bytes;                   /* parameters, optimiser, gradient tree, activations, batch */
+  int nshard;                     /* of a batch: more workers cannot share one */
+  size_t bytes;                   /* parameters, optimiser, gradient tree, activations, batch; one rank */
+  size_t team_bytes[SQ_SHARD_BITS + 1]; /* the same of a member of a team of 2^j */
   sq_model_dims dims;
   sq_task_info task;
 } sq_train_plan;
 sq_status sq_train_plan_cell(const sq_config *c, sq_train_plan *p);
+sq_status sq_train_plan_threads(const sq_config *c, int threads,
+                                sq_train_plan *p); /* instead of run.threads */
 /* Step after which snapshot k = 1..S is taken: round(k total / (S+1)). */
 long sq_train_snapshot_step(long total, int S, int k);
 /* The model dims for a cell: shards of its larger batch (training, evaluation), every sequence of full
  * length. */
 void sq_train_model_dims(const sq_config *c, const sq_task_info *info, sq_model_dims *d);
+int sq_train_nshard(const sq_config *c); /* of that batch */
 
 /* Trains and evaluates.  m was created with sq_train_model_dims().  A run that diverges is a result, not an
    error: outcome DIVERGED, the reason with the step (counted from 1) whose update was not done, no test
    values, no `trained` stage. SQ_ERR_MEMORY before the first step, or an error of a hook. */
-sq_status sq_train_cell(const sq_config *c, const sq_model *m, const sq_task *t, const sq_train_hooks *h,
-                        sq_train_result *r);
+sq_status sq_train_cell(const sq_config *c, const sq_model *m, const sq_task *t, const sq_crew *crew,
+                        const sq_train_hooks *h, sq_train_result *r); /* crew NULL: one thread, alone */
 
 /* ---- checkpoint.c: a state in a file -------------------------------------------------------------------
  * Two are kept: PATH and, before it, PATH.old.  A file is written under a temporary name, synced and renamed, and so

@@ -71,7 +71,7 @@ static sq_status file_write(analysis *a, const char *out)
   char host[MPI_MAX_PROCESSOR_NAME];
   MPI_Get_processor_name(host, &n);
   SQ_TRY(sq_store_create(MPI_COMM_SELF, out, &plan, &a->store));
-  sq_segment_fill(MPI_COMM_SELF, &segment, sq_config_int(a->config, "run.threads"));
+  sq_segment_fill(MPI_COMM_SELF, &segment, a->cells->threads);
   SQ_TRY(sq_store_segment(a->store, &segment));
   SQ_TRY(sq_store_cell_running(a->store, 0, 0, host));
   SQ_TRY(evaluate(a, &r));
@@ -100,7 +100,7 @@ static sq_status one_cell(analysis *a, const char *path, options *o)
   SQ_TRY(sq_experiment_parse(sq_app_schema(), sq_config_json(sq_experiment_cell(a->grid, o->cell)), path,
                              &a->experiment));
   a->config = sq_experiment_cell(a->experiment, 0);
-  SQ_TRY(sq_cells_create(a->experiment, &a->cells));
+  SQ_TRY(sq_cells_create(a->experiment, 0, &a->cells));
 done:
   return st;
 }
@@ -157,14 +157,15 @@ sq_status sq_app_analyze(int argc, char **argv)
     st = sq_fail(SQ_ERR_USAGE, "analyze: %s exists; choose another --out", out);
     goto done;
   }
-  sq_blas_set_threads(sq_config_int(a.config, "run.threads"));
+  const sq_crew crew = {.threads = a.cells->threads};
+  sq_blas_set_threads(1);
   SQ_TRY(sq_model_create(a.config, a.cells->plan[0].dims, &a.model));
   a.theta = sq_calloc(sq_model_params(a.model)->total, sizeof *a.theta, "parameters");
   SQ_TRY(a.theta ? SQ_OK : SQ_ERR_MEMORY);
   SQ_TRY(sq_weights_read(a.model, a.grid, o.weights, o.cell, a.theta));
   SQ_TRY(sq_task_open(a.config, &a.task));
   SQ_TRY(sq_cells_check_task(a.config, &a.cells->plan[0], a.task));
-  SQ_TRY(sq_worker_create(a.model, &a.worker));
+  SQ_TRY(sq_worker_create(a.model, sq_train_nshard(a.config), &crew, &a.worker));
   SQ_TRY(sq_sample_create(a.config, a.model, a.task, &a.sample));
   SQ_TRY(file_write(&a, out));
   SQ_TRY(sq_report_print(out, "accuracy", "md", stdout));

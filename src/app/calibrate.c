@@ -86,12 +86,13 @@ static sq_status bench_batch(bench *k, const sq_train_plan *p, int nexample)
   return SQ_OK;
 }
 
-static sq_status bench_create(bench *k, const sq_config *c, const sq_train_plan *p, int nseq)
+static sq_status bench_create(bench *k, const sq_config *c, const sq_train_plan *p, int threads, int nseq)
 {
+  const sq_crew crew = {.threads = threads};
   sq_status st;
   SQ_TRY(sq_model_create(c, p->dims, &k->m));
   const size_t n = sq_model_params(k->m)->total;
-  SQ_TRY(sq_worker_create(k->m, &k->w));
+  SQ_TRY(sq_worker_create(k->m, sq_train_nshard(c), &crew, &k->w));
   k->theta = sq_calloc(3 * n + sq_model_ngradient(k->m), sizeof *k->theta, "measurement");
   if (!k->theta) return SQ_ERR_MEMORY;
   k->m1 = k->theta + n;
@@ -123,13 +124,14 @@ static double time_optimiser(bench *k)
   double best = INFINITY;
   for (int i = 0; i < 2; ++i) {
     const double start = sq_wall_s();
-    sq_adamw_step(&o, sq_model_params(k->m), 1e-6, 1e-6, i + 1, k->grad, k->m1, k->m2, k->theta);
+    sq_worker_step(k->w, &o, 1e-6, 1e-6, i + 1, k->grad, k->m1, k->m2, k->theta);
     best = fmin(best, sq_wall_s() - start);
   }
   return best;
 }
 
-sq_status sq_calibrate_step(const sq_config *c, const sq_train_plan *p, double guess_flops, double *step_s)
+sq_status sq_calibrate_step(const sq_config *c, const sq_train_plan *p, int threads, double guess_flops,
+                            double *step_s)
 {
   bench k = {0};
   sq_status st;
@@ -137,8 +139,8 @@ sq_status sq_calibrate_step(const sq_config *c, const sq_train_plan *p, double g
   /* At most about a second of work for one gradient, but always a sequence. */
   const double one = p->flops_step / batch / guess_flops;
   const int nseq = one * batch <= 1 ? batch : one >= 1 ? 1 : (int)(1 / one);
-  sq_blas_set_threads(sq_config_int(c, "run.threads"));
-  SQ_TRY(bench_create(&k, c, p, nseq));
+  sq_blas_set_threads(1);
+  SQ_TRY(bench_create(&k, c, p, threads, nseq));
   *step_s = time_gradient(&k, p) * batch / nseq + time_optimiser(&k);
 done:
   bench_clear(&k);

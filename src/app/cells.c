@@ -6,6 +6,7 @@
 #include "cells.h"
 
 #include <cjson/cJSON.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -261,13 +262,15 @@ static sq_status cell_plan(sq_cells *c, int i)
   sq_train_plan *p = &c->plan[i];
   sq_model *m = NULL;
   sq_status st;
-  SQ_TRY(sq_train_plan_cell(cell, p));
+  SQ_TRY(sq_train_plan_threads(cell, c->threads, p));
   SQ_TRY(sq_model_create(cell, p->dims, &m));
   SQ_TRY(check_fit(cell, m, &p->task));
   c->metric[i] = p->task.metric;
-  c->bytes[i] = p->bytes + sq_task_batch_bytes(&p->task, sq_cells_nsample(cell, &p->task));
+  c->bytes[i] = sq_task_batch_bytes(&p->task, sq_cells_nsample(cell, &p->task));
   if (p->max_evals > c->max_evals) c->max_evals = p->max_evals;
   SQ_TRY(shape_join(c, i, m));
+  c->extra[i] = c->bytes[i];
+  c->bytes[i] += p->bytes;
   if (sq_config_bool(cell, "run.save_weights")) {
     c->weights[i] = sq_model_params(m);
     c->model[i] = m;
@@ -278,7 +281,7 @@ done:
   return st == SQ_OK ? st : sq_fail_in(st, "cell %s", sq_config_label(cell));
 }
 
-sq_status sq_cells_create(const sq_experiment *e, sq_cells **out)
+sq_status sq_cells_create(const sq_experiment *e, int threads, sq_cells **out)
 {
   const size_t n = (size_t)sq_experiment_ncell(e);
   sq_cells *c = sq_calloc(1, sizeof *c, "plan of the cells");
@@ -287,16 +290,18 @@ sq_status sq_cells_create(const sq_experiment *e, sq_cells **out)
   if (!c) return SQ_ERR_MEMORY;
   c->experiment = e;
   c->ncell = (int)n;
+  c->threads = threads > 0 ? threads : sq_config_int(sq_experiment_cell(e, 0), "run.threads");
   c->plan = sq_calloc(n, sizeof *c->plan, "plan of the cells");
   c->bytes = sq_calloc(n, sizeof *c->bytes, "plan of the cells");
+  c->extra = sq_calloc(n, sizeof *c->extra, "plan of the cells");
   c->metric = sq_calloc(n, sizeof *c->metric, "plan of the cells");
   c->group = sq_calloc(n * SQ_MAX_PROTOCOLS, sizeof *c->group, "plan of the cells");
   c->spectra = sq_calloc(n * SQ_MAX_PROTOCOLS, sizeof *c->spectra, "plan of the cells");
   c->shape = sq_calloc(n, sizeof *c->shape, "plan of the cells");
   c->model = sq_calloc(n, sizeof *c->model, "plan of the cells");
   c->weights = sq_calloc(n, sizeof *c->weights, "plan of the cells");
-  if (!c->plan || !c->bytes || !c->metric || !c->group || !c->spectra || !c->shape || !c->model ||
-      !c->weights) {
+  if (!c->plan || !c->bytes || !c->extra || !c->metric || !c->group || !c->spectra || !c->shape ||
+      !c->model || !c->weights) {
     st = SQ_ERR_MEMORY;
     goto done;
   }
@@ -322,6 +327,7 @@ void sq_cells_destroy(sq_cells **pc)
   for (int i = 0; c->model && i < c->ncell; ++i) sq_model_destroy(&c->model[i]);
   free(c->plan);
   free(c->bytes);
+  free(c->extra);
   free(c->metric);
   free(c->group);
   free(c->spectra);
@@ -352,30 +358,37 @@ static int descending(const void *a, const void *b)
   return x > y ? -1 : x < y;
 }
 
-/* Bytes of the cells, the largest first; *owned*, NULL without memory. */
-static size_t *largest_first(const sq_cells *c)
+size_t sq_cells_bytes(const sq_cells *c, int i, int team)
+{
+  int j = 0;
+  while (2 << j <= team && j < SQ_SHARD_BITS) ++j;
+  return c->plan[i].team_bytes[j] + c->extra[i];
+}
+
+/* Bytes of the cells on each member of a team, the largest first; *owned*, NULL without memory. */
+static size_t *largest_first(const sq_cells *c, int team)
 {
   size_t *bytes = sq_calloc((size_t)c->ncell, sizeof *bytes, "memory plan");
   if (bytes == NULL) return NULL;
-  memcpy(bytes, c->bytes, (size_t)c->ncell * sizeof *bytes);
+  for (int i = 0; i < c->ncell; ++i) bytes[i] = sq_cells_bytes(c, i, team);
   qsort(bytes, (size_t)c->ncell, sizeof *bytes, descending);
   return bytes;
 }
 
 /* double: the sum of what cannot be had need not fit a size_t. */
-static double bytes_of_ranks(const sq_cells *c, const size_t *bytes, int nrank)
+static double bytes_of_ranks(const sq_cells *c, const size_t *bytes, int nrank, int team)
 {
   double need = 0;
-  for (int i = 0; i < c->ncell && i < nrank; ++i) need += (double)bytes[i];
+  for (int r = 0; r < nrank && r / team < c->ncell; ++r) need += (double)bytes[r / team];
   return need;
 }
 
-int sq_cells_ranks_that_fit(const sq_cells *c, int most)
+int sq_cells_ranks_that_fit(const sq_cells *c, int most, int team)
 {
-  size_t *bytes = largest_first(c);
+  size_t *bytes = largest_first(c, team);
   int n = 0;
   if (bytes == NULL) return most;
-  while (n < most && bytes_of_ranks(c, bytes, n + 1) <= (double)sq_memory_bytes()) ++n;
+  while (n + team <= most && bytes_of_ranks(c, bytes, n + team, team) <= (double)sq_memory_bytes()) n += team;
   free(bytes);
   return n;
 }
@@ -403,15 +416,15 @@ static int largest_cell(const sq_cells *c)
   return k;
 }
 
-sq_status sq_cells_check_memory(const sq_cells *c, int nlocal)
+sq_status sq_cells_check_memory(const sq_cells *c, int nlocal, int team)
 {
   const double have = (double)sq_memory_bytes();
-  const int largest = largest_cell(c), busy = nlocal < c->ncell ? nlocal : c->ncell;
-  size_t *bytes = largest_first(c);
+  const int largest = largest_cell(c), busy = nlocal / team < c->ncell ? nlocal : c->ncell * team;
+  size_t *bytes = largest_first(c, team);
   char cell[32], all[32], there[32];
 
   if (bytes == NULL) return SQ_ERR_MEMORY;
-  const double need = bytes_of_ranks(c, bytes, busy), one = (double)bytes[0];
+  const double need = bytes_of_ranks(c, bytes, busy, team), one = (double)bytes[0];
   free(bytes);
   sq_format_bytes(cell, one);
   sq_format_bytes(all, need);
@@ -425,8 +438,8 @@ sq_status sq_cells_check_memory(const sq_cells *c, int nlocal)
         SQ_ERR_USAGE,
         "%d ranks at once need %s of memory (%.0f bytes; the largest cell, %s, %s), this machine has "
         "%s (%.0f bytes): use at most %d of its ranks, or %s",
-        busy, all, need, sq_cells_label(c, largest), cell, there, have, sq_cells_ranks_that_fit(c, busy),
-        what_to_reduce(c, largest));
+        busy, all, need, sq_cells_label(c, largest), cell, there, have,
+        sq_cells_ranks_that_fit(c, busy, team), what_to_reduce(c, largest));
   if (need > 0.8 * have)
     sq_warn("the largest cells of %d rank%s need %s of the %s that this machine has", busy,
             busy == 1 ? "" : "s", all, there);
@@ -475,6 +488,23 @@ char *sq_cells_data_key(const sq_config *c)
 char *sq_cells_block_key(const sq_config *c)
 {
   return key_of(c, 0);
+}
+
+char *sq_cells_owner(const sq_config *c)
+{
+  cJSON *o = cJSON_Parse(sq_config_json(c));
+  cJSON *run = cJSON_GetObjectItemCaseSensitive(o, "run");
+  cJSON_DeleteItemFromObjectCaseSensitive(run, "threads");
+  cJSON_DeleteItemFromObjectCaseSensitive(run, "team");
+  cJSON_DeleteItemFromObjectCaseSensitive(run, "checkpoint_minutes");
+  char *json = o != NULL ? cJSON_PrintUnformatted(o) : NULL, *text = NULL;
+  if (json == NULL || asprintf(&text, "%s %s", SQ_PRECISION, json) < 0) {
+    text = NULL;
+    (void)sq_fail(SQ_ERR_MEMORY, "no memory for the cell's name");
+  }
+  cJSON_free(json);
+  cJSON_Delete(o);
+  return text;
 }
 
 /* Sizes that the data decide may differ from the plan's where nothing that was planned depends on them. */

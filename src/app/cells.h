@@ -13,10 +13,11 @@
 /* ---- cells.c: what all cells will do and need -------------------------------------------------------- */
 typedef struct {
   const sq_experiment *experiment; /* borrowed */
-  int ncell;
-  sq_train_plan *plan; /* (ncell) */
-  size_t *bytes;       /* (ncell) of memory on the rank that runs it, the spectra included */
-  const char **metric; /* (ncell) */
+  int ncell, threads;              /* threads of a rank */
+  sq_train_plan *plan;             /* (ncell) */
+  size_t *bytes;                   /* (ncell) of memory on the rank that runs it, the spectra included */
+  size_t *extra;                   /* (ncell) of bytes: what is not in plan->bytes */
+  const char **metric;             /* (ncell) */
   int *group; /* (ncell, SQ_MAX_PROTOCOLS) number in `spectra`, protocol by protocol of the cell; -1 past the
                  last */
   int ngroup, max_evals;
@@ -28,8 +29,9 @@ typedef struct {
   const sq_param_list **weights; /* (ncell), their parameter lists; NULL if no cell saves weights */
 } sq_cells;
 
-/* Plans each cell and checks that its model fits its task.  SQ_ERR_USAGE with the cell's label in front. */
-sq_status sq_cells_create(const sq_experiment *e, sq_cells **out);
+/* Plans each cell and checks that its model fits its task.  SQ_ERR_USAGE with the cell's label in front.  threads: of
+   a rank; 0: as run.threads of the first cell says. */
+sq_status sq_cells_create(const sq_experiment *e, int threads, sq_cells **out);
 void sq_cells_destroy(sq_cells **c);
 /* Gives back the memory of the spectra that the shapes came from; the store plan is not to be used any more.
  */
@@ -37,17 +39,32 @@ void sq_cells_release_shapes(sq_cells *c);
 sq_store_plan sq_cells_store_plan(const sq_cells *c); /* borrows from c */
 int sq_cells_nsample(const sq_config *c, const sq_task_info *info);
 const char *sq_cells_label(const sq_cells *c, int i);
-/* Whether the largest cells of `nlocal` ranks of this machine fit into its memory together, a warning if they take
-   nearly all: SQ_ERR_USAGE with the largest cell, the bytes needed and there, and what to reduce.  Nothing of that
-   size has been allocated. */
-sq_status sq_cells_check_memory(const sq_cells *c, int nlocal);
-/* Ranks whose largest cells fit into this machine's memory together, at most `most`; 0: not even one. */
-int sq_cells_ranks_that_fit(const sq_cells *c, int most);
+/* Bytes on each member of a team of `team` ranks. */
+size_t sq_cells_bytes(const sq_cells *c, int i, int team);
+/* Whether the largest cells of `nlocal` ranks of this machine, in teams of `team`, fit into its memory together, a
+   warning if they take nearly all: SQ_ERR_USAGE with the largest cell, the bytes needed and there, and what to
+   reduce.  Nothing of that size has been allocated. */
+sq_status sq_cells_check_memory(const sq_cells *c, int nlocal, int team);
+/* Ranks, in whole teams, whose largest cells fit into this machine's memory together, at most `most`; 0: none. */
+int sq_cells_ranks_that_fit(const sq_cells *c, int most, int team);
+
+/* ---- share.c: how many ranks train a cell together --------------------------------------------------- */
+/* The most ranks that cell i can use, a power of two. */
+int sq_cells_useful_team(const sq_cells *c, int i);
+/* The option --team of a command; 0: not given.  SQ_ERR_USAGE. */
+sq_status sq_cells_check_team(const char *command, int team);
+/* Ranks of a team for nrank ranks and the cells that are not skipped (skip NULL: all): `forced` if it is not 0, else
+   what run.team says.  auto: as many ranks a cell as there are, if all cells have a team then, at most what the
+   largest can use.  SQ_ERR_USAGE: more than there are ranks. */
+sq_status sq_cells_team(const sq_cells *c, const int *skip, int nrank, int forced, int *team);
 
 /* What the data of a cell depend on, as text; *owned*.  Cells of equal text have the same data. */
 char *sq_cells_data_key(const sq_config *c);
 /* The same without the seed, which has no part in what is read from files. */
 char *sq_cells_block_key(const sq_config *c);
+/* Whose checkpoint a cell's is: precision and configuration, without what changes no number (threads, team, minutes
+   between checkpoints); *owned*, NULL without memory (recorded). */
+char *sq_cells_owner(const sq_config *c);
 /* The opened task is the one that was planned: SQ_ERR_DATA with the difference. */
 sq_status sq_cells_check_task(const sq_config *c, const sq_train_plan *p, const sq_task *t);
 
@@ -65,7 +82,7 @@ sq_status sq_sample_run(sq_sample *s, int p, const sq_real *theta, void *work, s
 /* Bytes of the fields of one protocol. */
 size_t sq_fields_bytes(const sq_field *f, int n);
 
-/* ---- job.c: one cell, trained, on one rank ----------------------------------------------------------- */
+/* ---- job.c: one cell, trained, on one rank or a team ------------------------------------------------- */
 typedef struct {
   const sq_cells *cells;
   sq_store *store;
@@ -77,7 +94,7 @@ typedef struct {
 } sq_worker_state;
 
 struct sq_grid;
-/* Trains cell i and writes its rows.  A cell that diverges or fails is recorded: SQ_OK.  SQ_STOPPED: back to
+/* Trains cell i; the first rank of a team writes its rows, spectra and checkpoints.  A cell that diverges or fails is recorded: SQ_OK.  SQ_STOPPED: back to
    waiting.  Other errors are the file's. */
 sq_status sq_job_run(sq_worker_state *w, struct sq_grid *g, int i);
 void sq_job_clear(sq_worker_state *w);

@@ -128,7 +128,7 @@ static void check_cores(report *r)
     remedy("start %d rank%s here, or give more cores (mpirun --bind-to none if all are bound to the same)",
            r->cores, r->cores == 1 ? "" : "s");
   } else if (want > r->cores) {
-    warning(r, "cores: %d ranks with %d BLAS threads on %d cores", r->nlocal, r->threads, r->cores);
+    warning(r, "cores: %d ranks with %d threads on %d cores", r->nlocal, r->threads, r->cores);
     remedy("run.threads is 1 by default; otherwise keep ranks x threads within the cores");
   } else {
     ok("cores: %d for %d rank%s of this machine (%s)", r->cores, r->nlocal, r->nlocal == 1 ? "" : "s",

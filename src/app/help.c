@@ -5,7 +5,8 @@
 
 static const sq_command command[] = {
     {"run", "train a grid and write its results file",
-     "CONFIG [--out FILE.h5] [--resume] [--set KEY=VALUE ...] [--time-limit SECONDS] [--quiet]",
+     "CONFIG [--out FILE.h5] [--resume] [--set KEY=VALUE ...] [--team K] [--threads N]\n"
+     "       [--time-limit SECONDS] [--quiet]",
      "Trains every cell of CONFIG (a cell or a grid, JSON) on all ranks, takes the spectra and\n"
      "writes one HDF5 file.  Start it alone, or with mpirun -q -n RANKS, or with srun.\n"
      "`seqspectra help config` lists the keys of CONFIG and of --set.\n"
@@ -13,6 +14,9 @@ static const sq_command command[] = {
      "  --out FILE.h5         the results file (default: <name of the grid>.h5)\n"
      "  --resume              go on with an existing file: runs what is not done\n"
      "  --set KEY=VALUE       override a key in all cells; may be repeated\n"
+     "  --team K              ranks that train a cell together: 1, 2, 4, 8 or 16 (default: run.team, which\n"
+     "                        is as many as there are for each cell); the numbers do not depend on it\n"
+     "  --threads N           OpenMP threads of a rank (default: run.threads, 1); nor on these\n"
      "  --time-limit SECONDS  stop, resumable, before this time has passed\n"
      "  --allow-different-cpu with --resume: go on although the CPU or the BLAS kernel is another\n"
      "  --private-data        every rank reads the data files for itself; else one of a machine does for "
@@ -24,13 +28,15 @@ static const sq_command command[] = {
      "4 output cannot be written, 75 stopped and resumable.\n",
      sq_app_run, SQ_PARALLEL},
     {"plan", "cells, parameters, FLOPs, memory and time of a grid",
-     "CONFIG [--ranks N] [--rate GFLOPS] [--set KEY=VALUE ...] [--json]",
+     "CONFIG [--ranks N] [--team K] [--threads N] [--rate GFLOPS] [--set KEY=VALUE ...] [--json]",
      "Prints what `run` would do, without data and without training; the time is predicted from a short\n"
      "measurement on this machine (half a minute at most).\n"
      "\n"
      "  --ranks N        wall time on N ranks (default: those of mpirun, else the cores of this machine)\n"
      "  --rate GFLOPS    speed of a core in training steps, for a machine that is not at hand (no "
      "measurement)\n"
+     "  --team K         ranks that train a cell together, as for run\n"
+     "  --threads N      threads of a rank, as for run\n"
      "  --set KEY=VALUE  override a key in all cells; may be repeated\n"
      "  --json           for scripts\n",
      sq_app_plan, SQ_SERIAL},

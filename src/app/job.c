@@ -1,5 +1,6 @@
-/* src/app/job.c: one cell on one rank: data, model, training, spectra, and its rows of the results file. */
-#include <cjson/cJSON.h>
+/* src/app/job.c: one cell: data, model, training, spectra, and its rows of the results file.
+ *
+ * All ranks of a team train; the first of them also has the file, the checkpoints and the spectra. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,6 +22,7 @@ typedef struct {
   sq_train_result result;
   double fraction;
   int file_failed; /* the error came from the results file, not from the cell */
+  sq_team team;
   char checkpoint[4200];
   char *owner;    /* whose checkpoint it is; owned */
   double saved_s; /* when it was written, or the cell began */
@@ -119,22 +121,6 @@ static sq_status save(void *user, const sq_train_state *s)
   return SQ_OK;
 }
 
-/* Whose checkpoint it is: precision and configuration without what may differ from start to start.  NULL: no memory. */
-static char *owner_name(const sq_config *config)
-{
-  static const char *const free_keys[] = {"team", "checkpoint_minutes"};
-  const char *json = sq_config_json(config);
-  cJSON *tree = json != NULL ? cJSON_Parse(json) : NULL, *run = cJSON_GetObjectItemCaseSensitive(tree, "run");
-  char *name = NULL;
-  for (size_t i = 0; i < sizeof free_keys / sizeof *free_keys; ++i)
-    cJSON_DeleteItemFromObjectCaseSensitive(run, free_keys[i]);
-  char *text = tree != NULL ? cJSON_PrintUnformatted(tree) : NULL;
-  if (text != NULL && asprintf(&name, "%s %s", SQ_PRECISION, text) < 0) name = NULL;
-  cJSON_free(text);
-  cJSON_Delete(tree);
-  return name;
-}
-
 /* ---- the cell ---------------------------------------------------------------------------------------- */
 
 static sq_status task_get(job *j)
@@ -156,6 +142,18 @@ done:
   return st;
 }
 
+static sq_status prepare(job *j)
+{
+  sq_status st;
+  SQ_TRY(task_get(j));
+  SQ_TRY(sq_model_create(j->config, j->plan->dims, &j->model));
+  if (j->team.rank > 0) goto done;
+  SQ_TRY(sq_sample_create(j->config, j->model, j->w->task, &j->sample));
+  sq_sample_poll(j->sample, poll_spectra, j);
+done:
+  return sq_team_agree(&j->team, st);
+}
+
 static sq_status train(job *j)
 {
   const sq_train_hooks hooks = {.user = j,
@@ -165,13 +163,11 @@ static sq_status train(job *j)
                                 .restore = restore,
                                 .due = due,
                                 .save = save};
+  const sq_crew crew = {.threads = j->w->cells->threads, .team = &j->team};
   sq_status st;
-  sq_blas_set_threads(sq_config_int(j->config, "run.threads"));
-  SQ_TRY(task_get(j));
-  SQ_TRY(sq_model_create(j->config, j->plan->dims, &j->model));
-  SQ_TRY(sq_sample_create(j->config, j->model, j->w->task, &j->sample));
-  sq_sample_poll(j->sample, poll_spectra, j);
-  SQ_TRY(sq_train_cell(j->config, j->model, j->w->task, &hooks, &j->result));
+  sq_blas_set_threads(1); /* the threads have shards and blocks of their own */
+  SQ_TRY(prepare(j));
+  SQ_TRY(sq_train_cell(j->config, j->model, j->w->task, &crew, &hooks, &j->result));
 done:
   sq_sample_destroy(&j->sample);
   sq_model_destroy(&j->model);
@@ -203,6 +199,16 @@ static sq_status finish(job *j, sq_status st, double wall_s)
   return sq_store_cell_end(s, j->cell, SQ_CELL_FAILED, reason, NULL, wall_s);
 }
 
+/* What the first rank does before the others may begin. */
+static sq_status begin(job *j)
+{
+  const sq_status st = sq_store_cell_running(j->w->store, j->cell, sq_grid_rank(j->g), j->w->host);
+  j->file_failed = st != SQ_OK;
+  sq_format(j->checkpoint, sizeof j->checkpoint, "%s/cell-%d", j->w->checkpoints, j->cell);
+  if (st == SQ_OK) j->owner = sq_cells_owner(j->config);
+  return st == SQ_OK && j->owner == NULL ? SQ_ERR_MEMORY : st;
+}
+
 sq_status sq_job_run(sq_worker_state *w, sq_grid *g, int i)
 {
   job j = {.w = w,
@@ -211,13 +217,11 @@ sq_status sq_job_run(sq_worker_state *w, sq_grid *g, int i)
            .config = sq_experiment_cell(w->cells->experiment, i),
            .plan = &w->cells->plan[i]};
   const double start = sq_wall_s();
-  sq_status st = sq_store_cell_running(w->store, i, sq_grid_rank(g), w->host);
-  if (st != SQ_OK) return st;
-  sq_format(j.checkpoint, sizeof j.checkpoint, "%s/cell-%d", w->checkpoints, i);
-  j.owner = owner_name(j.config);
-  if (j.owner == NULL) st = sq_fail(SQ_ERR_MEMORY, "no memory for the cell's name");
+  j.team = (sq_team){.user = g, .exchange = sq_grid_exchange};
+  j.team.size = sq_grid_team(g, &j.team.rank);
+  sq_status st = sq_team_agree(&j.team, j.team.rank == 0 ? begin(&j) : SQ_OK);
   if (st == SQ_OK) st = train(&j);
-  st = finish(&j, st, sq_wall_s() - start);
+  if (j.team.rank == 0) st = finish(&j, st, sq_wall_s() - start);
   free(j.owner);
   return st;
 }

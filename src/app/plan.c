@@ -26,11 +26,11 @@ typedef struct {
   const sq_experiment *experiment;
   sq_cells *cells;
   row *row;
-  int nrow, ranks;
-  int *row_of;     /* (ncell) */
-  double gemm;     /* FLOP/s */
-  double rate;     /* GFLOP/s of a core, given instead of a measurement; 0: measure */
-  double *seconds; /* (ncell) */
+  int nrow, ranks, team; /* team: ranks that train a cell together */
+  int *row_of;           /* (ncell) */
+  double gemm;           /* FLOP/s */
+  double rate;           /* GFLOP/s of a core, given instead of a measurement; 0: measure */
+  double *seconds;       /* (ncell) */
 } plan;
 
 /* ---- rows: cells that differ by the seed only, and cost the same ------------------------------------------------------------------ */
@@ -102,7 +102,8 @@ static sq_status rows_time(plan *p)
       r->step_s = p->row[twin].step_s;
       r->timed = p->row[twin].timed;
     } else if (sq_wall_s() - start < budget_s && p->cells->bytes[r->first] < sq_memory_bytes() / 2) {
-      SQ_TRY(sq_calibrate_step(sq_experiment_cell(p->experiment, r->first), t, guess, &r->step_s));
+      SQ_TRY(sq_calibrate_step(sq_experiment_cell(p->experiment, r->first), t, p->cells->threads, guess,
+                               &r->step_s));
       r->timed = 1;
     }
     r->cell_s = cell_seconds(p, r);
@@ -131,6 +132,31 @@ static double makespan(const double *seconds, int n, int ranks, double *busy)
     end = fmax(end, busy[first]);
   }
   return end;
+}
+
+/* Time of cell i in a team over its time on one rank: as many shards as the busiest group of threads has.  What the
+ * members say to each other is not counted. */
+static double team_share(const plan *p, int i)
+{
+  const int nshard = p->cells->plan[i].nshard;
+  int most[2];
+  for (int k = 0; k < 2; ++k) {
+    most[k] = sq_cells_useful_team(p->cells, i);
+    for (int w = k == 0 ? 1 : p->team; w > 1 && most[k] > 1; w /= 2) most[k] /= 2;
+    for (int w = p->cells->threads; w > 1 && most[k] > 1; w /= 2) most[k] /= 2;
+    if (most[k] > nshard) most[k] = nshard;
+  }
+  return (double)most[1] / most[0];
+}
+
+static int largest_team(const plan *p)
+{
+  int team = 1;
+  for (int i = 0; i < p->cells->ncell; ++i) {
+    const int useful = sq_cells_useful_team(p->cells, i);
+    if (useful > team) team = useful;
+  }
+  return team;
 }
 
 /* The smallest number of ranks that is not slower than one rank for each cell. */
@@ -167,14 +193,15 @@ static sq_status totals_make(const plan *p, totals *t)
   for (int k = 0; k < p->nrow; ++k) t->all_timed &= p->row[k].timed;
   for (int i = 0; i < n && have; ++i) {
     t->flops += p->cells->plan[i].flops_total;
-    t->cell_bytes = p->cells->bytes[i] > t->cell_bytes ? p->cells->bytes[i] : t->cell_bytes;
+    const size_t bytes = sq_cells_bytes(p->cells, i, p->team);
+    t->cell_bytes = bytes > t->cell_bytes ? bytes : t->cell_bytes;
     t->sum_s += p->seconds[i];
-    sorted[i] = p->seconds[i];
+    sorted[i] = p->seconds[i] * team_share(p, i);
   }
   if (have) {
     qsort(sorted, (size_t)n, sizeof *sorted, longest_first);
-    t->wall_s = makespan(sorted, n, p->ranks, busy);
-    t->useful = last_useful(sorted, n, busy);
+    t->wall_s = makespan(sorted, n, p->ranks / p->team, busy);
+    t->useful = largest_team(p) > 1 ? n * largest_team(p) : last_useful(sorted, n, busy);
   }
   free(sorted);
   free(busy);
@@ -206,6 +233,13 @@ static double longest_cell(const plan *p)
   return longest;
 }
 
+/* Ranks that never get a cell. */
+static int idle_ranks(const plan *p)
+{
+  const int teams = p->ranks / p->team;
+  return p->ranks - (teams < p->cells->ncell ? teams : p->cells->ncell) * p->team;
+}
+
 static void print_totals(const plan *p, const totals *t)
 {
   const time_unit cell = unit_for(longest_cell(p)),
@@ -219,8 +253,11 @@ static void print_totals(const plan *p, const totals *t)
   format_time(b, t->sum_s, unit);
   format_time(c, t->sum_s / p->ranks, unit);
   printf("about %s on %d rank%s", a, p->ranks, p->ranks == 1 ? "" : "s");
+  if (p->cells->threads > 1) printf(" of %d threads", p->cells->threads);
+  if (p->team > 1) printf(" in teams of %d", p->team);
   if (p->ranks > 1) printf(" (%s on one; %s if shared evenly)", b, c);
   printf(", %.3g core-hours", t->sum_s / 3600);
+  if (idle_ranks(p) > 0) printf("; %d of them idle", idle_ranks(p));
   if (t->useful == 1)
     printf("; a second rank is of no use\n");
   else
@@ -282,6 +319,9 @@ static sq_status print_json(const plan *p, const totals *t)
   cJSON_AddNumberToObject(o, "one_rank_s", t->sum_s);
   cJSON_AddNumberToObject(o, "core_hours", t->sum_s / 3600);
   cJSON_AddNumberToObject(o, "useful_ranks", t->useful);
+  cJSON_AddNumberToObject(o, "team", p->team);
+  cJSON_AddNumberToObject(o, "threads", p->cells->threads);
+  cJSON_AddNumberToObject(o, "idle_ranks", idle_ranks(p));
   cJSON_AddNumberToObject(o, "gemm_flops", p->gemm);
   for (int k = 0; k < p->nrow && rows; ++k) {
     const row *r = &p->row[k];
@@ -311,35 +351,41 @@ static sq_status print_json(const plan *p, const totals *t)
 }
 
 /* Without --ranks: those that it was started with, else as many as this machine has cores and memory for. */
-static void choose_ranks(plan *p)
+static sq_status choose_ranks(plan *p, int team)
 {
   if (p->ranks == 0)
-    p->ranks = sq_app_nrank() > 1 ? sq_app_nrank() : sq_cells_ranks_that_fit(p->cells, sq_cpu_count());
-  const int at_once = p->ranks < p->cells->ncell ? p->ranks : p->cells->ncell,
-            fit = sq_cells_ranks_that_fit(p->cells, at_once);
+    p->ranks = sq_app_nrank() > 1 ? sq_app_nrank()
+                                  : sq_cells_ranks_that_fit(p->cells, sq_cpu_count(), team > 0 ? team : 1);
+  const sq_status st = sq_cells_team(p->cells, NULL, p->ranks, team, &p->team);
+  if (st != SQ_OK) return st;
+  const int teams = p->ranks / p->team,
+            at_once = p->team * (teams < p->cells->ncell ? teams : p->cells->ncell),
+            fit = sq_cells_ranks_that_fit(p->cells, at_once, p->team);
   if (fit < at_once)
     sq_warn("the memory of a machine like this one is enough for %d rank%s at once, not for %d", fit,
             fit == 1 ? "" : "s", at_once);
+  return SQ_OK;
 }
 
 sq_status sq_app_plan(int argc, char **argv)
 {
   static sq_words set;
-  int json = 0;
-  plan p = {.ranks = 0};
+  int json = 0, team = 0, threads = 0;
+  plan p = {.ranks = 0, .team = 1};
   totals t;
-  const sq_option opt[] = {{"ranks", SQ_OPT_INT, &p.ranks, 1, 1e6},
-                           {"json", SQ_OPT_FLAG, &json, 0, 0},
-                           {"rate", SQ_OPT_REAL, &p.rate, 1e-3, 1e6},
-                           {"set", SQ_OPT_LIST, &set, 0, 0}};
+  const sq_option opt[] = {
+      {"ranks", SQ_OPT_INT, &p.ranks, 1, 1e6},    {"team", SQ_OPT_INT, &team, 1, 1 << SQ_SHARD_BITS},
+      {"threads", SQ_OPT_INT, &threads, 1, 1024}, {"json", SQ_OPT_FLAG, &json, 0, 0},
+      {"rate", SQ_OPT_REAL, &p.rate, 1e-3, 1e6},  {"set", SQ_OPT_LIST, &set, 0, 0}};
   sq_words w;
   sq_experiment *e = NULL;
   sq_status st;
   SQ_TRY(sq_args_parse("plan", argc, argv, opt, sizeof opt / sizeof *opt, "CONFIG", 1, 1, &w));
+  SQ_TRY(sq_cells_check_team("plan", team));
   SQ_TRY(sq_app_load(w.v[0], &set, &e));
-  SQ_TRY(sq_cells_create(e, &p.cells));
-  SQ_TRY(sq_cells_check_memory(p.cells, 1));
-  choose_ranks(&p);
+  SQ_TRY(sq_cells_create(e, threads, &p.cells));
+  SQ_TRY(sq_cells_check_memory(p.cells, 1, 1));
+  SQ_TRY(choose_ranks(&p, team));
   p.experiment = e;
   const size_t n = (size_t)p.cells->ncell;
   p.row = sq_calloc(n, sizeof *p.row, "plan");

@@ -17,10 +17,11 @@
 #include "sq/base.h"
 #include "sq/grid.h"
 #include "sq/linalg.h"
+#include "sq/parallel.h"
 
 typedef struct {
   const char *config, *out;
-  int resume, quiet, other_cpu, private_data;
+  int resume, quiet, other_cpu, private_data, team, threads; /* team, threads: 0: as the configuration says */
   double time_limit;
   sq_words set;
 } options;
@@ -36,6 +37,7 @@ typedef struct {
   sq_progress progress;
   double *cost, deadline; /* (ncell); clock time, INFINITY: none */
   int *skip;              /* (ncell) finished before this start */
+  int team;               /* ranks of a team */
   struct stat file;       /* rank 0: the results file when it was opened */
   double looked_s;        /* rank 0: when it was last looked for */
   int file_gone;          /* rank 0: somebody removed or replaced it */
@@ -134,7 +136,19 @@ static sq_status check_memory(const run *r)
   MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node);
   MPI_Comm_size(node, &nlocal);
   MPI_Comm_free(&node);
-  return sq_cells_check_memory(r->cells, nlocal);
+  return sq_cells_check_memory(r->cells, nlocal, r->team < nlocal ? r->team : nlocal);
+}
+
+/* Ranks bound to one core each, as mpirun does by itself, have their threads take turns. */
+static void check_cores(const run *r)
+{
+  const int cores = sq_cpu_count();
+  if (r->cells->threads <= 1) return;
+  if (!sq_parallel_available())
+    sq_warn("this program was built without OpenMP: one thread a rank instead of %d", r->cells->threads);
+  else if (cores < r->cells->threads)
+    sq_warn("%d threads a rank, but a rank may use %d core%s: mpirun --map-by slot:PE=%d gives it more",
+            r->cells->threads, cores, cores == 1 ? "" : "s", r->cells->threads);
 }
 
 static sq_status check_data_of(const run *r, int i)
@@ -264,8 +278,7 @@ static sq_status file_open(run *r)
   }
   SQ_TRY(sq_app_agree(sq_app_rank() == 0 ? checkpoints_open(r, !exists) : SQ_OK));
   sq_cells_release_shapes(r->cells);
-  sq_segment_fill(MPI_COMM_WORLD, &segment,
-                  sq_config_int(sq_experiment_cell(r->experiment, 0), "run.threads"));
+  sq_segment_fill(MPI_COMM_WORLD, &segment, r->cells->threads);
   SQ_TRY(sq_app_agree(sq_app_rank() == 0 ? sq_store_segment(r->store, &segment) : SQ_OK));
   if (sq_app_rank() == 0 && stat(r->path, &r->file) != 0) r->file_gone = 1;
 done:
@@ -288,7 +301,7 @@ static void progress(void *user, const sq_grid *g)
 
 static sq_status grid_run(run *r)
 {
-  const sq_grid_ops ops = {r, run_cell, r->o.quiet ? NULL : progress, watch};
+  const sq_grid_ops ops = {r, run_cell, r->o.quiet ? NULL : progress, watch, r->team};
   int n;
   r->worker.cells = r->cells;
   r->worker.store = r->store;
@@ -324,6 +337,13 @@ static void announce(const run *r)
   printf("%d cell%s on %d rank%s, %s, %s%s%s, to %s\n", r->cells->ncell, r->cells->ncell == 1 ? "" : "s",
          sq_app_nrank(), sq_app_nrank() == 1 ? "" : "s", SQ_PRECISION, blas.name, *blas.kernel ? " " : "",
          blas.kernel, r->path);
+  if (r->team > 1) {
+    const int idle = sq_app_nrank() % r->team;
+    printf("%d team%s of %d ranks", sq_app_nrank() / r->team, sq_app_nrank() / r->team == 1 ? "" : "s",
+           r->team);
+    if (idle > 0) printf("; %d rank%s left over", idle, idle == 1 ? "" : "s");
+    putchar('\n');
+  }
   fflush(stdout);
 }
 
@@ -376,18 +396,21 @@ static sq_status parse(int argc, char **argv, options *o)
                            {"time-limit", SQ_OPT_REAL, &o->time_limit, 1, 1e9},
                            {"allow-different-cpu", SQ_OPT_FLAG, &o->other_cpu, 0, 0},
                            {"private-data", SQ_OPT_FLAG, &o->private_data, 0, 0},
+                           {"team", SQ_OPT_INT, &o->team, 1, 1 << SQ_SHARD_BITS},
+                           {"threads", SQ_OPT_INT, &o->threads, 1, 1024},
                            {"quiet", SQ_OPT_FLAG, &o->quiet, 0, 0}};
   sq_words w;
   const sq_status st = sq_args_parse("run", argc, argv, opt, sizeof opt / sizeof *opt, "CONFIG", 1, 1, &w);
   if (st == SQ_OK) o->config = w.v[0];
-  return st;
+  return st == SQ_OK ? sq_cells_check_team("run", o->team) : st;
 }
 
 static sq_status prepare(run *r)
 {
   sq_status st;
   SQ_TRY(sq_app_agree(sq_app_load(r->o.config, &r->o.set, &r->experiment)));
-  SQ_TRY(sq_app_agree(sq_cells_create(r->experiment, &r->cells)));
+  SQ_TRY(sq_app_agree(sq_cells_create(r->experiment, r->o.threads, &r->cells)));
+  SQ_TRY(sq_app_agree(sq_cells_team(r->cells, NULL, sq_app_nrank(), r->o.team, &r->team)));
   SQ_TRY(sq_app_agree(check_memory(r)));
   const size_t n = (size_t)r->cells->ncell;
   r->skip = sq_calloc(n, sizeof *r->skip, "list of cells");
@@ -413,6 +436,8 @@ sq_status sq_app_run(int argc, char **argv)
   SQ_TRY(prepare(&r));
   SQ_TRY(sq_app_agree(stopped_early(&r)));
   SQ_TRY(file_open(&r));
+  SQ_TRY(sq_cells_team(r.cells, r.skip, sq_app_nrank(), r.o.team, &r.team));
+  check_cores(&r);
   announce(&r);
   st = grid_run(&r);
   if (st == SQ_STOPPED || st == SQ_ERR_IO) /* a cell that ends may be the first to miss the file */

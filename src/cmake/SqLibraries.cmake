@@ -24,6 +24,16 @@ else() # Debian and Ubuntu keep both flavours side by side
   add_library(sq::hdf5 ALIAS PkgConfig::SQ_HDF5)
 endif()
 
+# ---- OpenMP: threads of a rank; without it a rank has one -------------------------------------------------------
+add_library(sq_openmp INTERFACE)
+add_library(sq::openmp ALIAS sq_openmp)
+find_package(OpenMP COMPONENTS C)
+if(OpenMP_C_FOUND)
+  target_link_libraries(sq_openmp INTERFACE OpenMP::OpenMP_C)
+else()
+  message(STATUS "No OpenMP: run.threads has no effect")
+endif()
+
 # ---- BLAS, LAPACK, ScaLAPACK ---------------------------------------------------------------------------------
 add_library(sq_blas INTERFACE)
 add_library(sq::blas ALIAS sq_blas)

@@ -85,6 +85,18 @@ static sq_status read_list(const sq_cfg_slot *slot, const cJSON *j, const char *
   return SQ_OK;
 }
 
+/* A number that is one of a key's words ("auto|1|2") need not be quoted. */
+static const char *number_as_word(const sq_key *k, const cJSON *j, sq_cfg_pool *p)
+{
+  char text[32];
+  if (k->choices == NULL || !cJSON_IsNumber(j)) return NULL;
+  sq_format(text, sizeof text, "%.15g", j->valuedouble);
+  if (!sq_cfg_word_in(k->choices, text)) return NULL;
+  char *word = sq_cfg_pool_take(p, strlen(text) + 1, 1);
+  if (word != NULL) strcpy(word, text);
+  return word;
+}
+
 static int type_fits(sq_key_type type, const cJSON *j)
 {
   switch (type) {
@@ -103,6 +115,11 @@ sq_status sq_cfg_value_read(const sq_cfg_slot *slot, const cJSON *j, const char 
   char found[SQ_CFG_SHOWN];
   *out = (sq_cfg_value){.state = SQ_CFG_NONE};
   if (cJSON_IsNull(j)) return SQ_OK;
+  if (slot->type == SQ_KEY_STRING && cJSON_IsNumber(j) &&
+      (out->s = number_as_word(slot->decl[0].key, j, p)) != NULL) {
+    out->state = SQ_CFG_SET;
+    return SQ_OK;
+  }
   if (!type_fits(slot->type, j)) {
     const sq_key *k = slot->decl[0].key;
     return fail_value(k, k->choices, where, shown_path, -1, sq_cfg_show_json(j, found));

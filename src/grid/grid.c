@@ -5,25 +5,31 @@
  * receiver takes any tag; so END is the last that a worker gets, BYE the last that it sends, and nothing is
  * under way when the communicator is freed.
  *
+ * All that is between the first ranks of the teams.  A team's other ranks get each job, or the end, from their first;
+ * one that sees a signal rings at rank 0.
+ *
  * Nobody blocks inside MPI while waiting: an oversubscribed core belongs to the ranks that compute. */
 #include "sq/grid.h"
 
 #include <float.h>
 #include <math.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <time.h>
 
 #include "sq/base.h"
 
-enum { TAG_ASK = 1, TAG_REPORT, TAG_WANT_STOP, TAG_BYE, TAG_JOB, TAG_END, TAG_STOP };
+enum { TAG_ASK = 1, TAG_REPORT, TAG_WANT_STOP, TAG_BYE, TAG_JOB, TAG_END, TAG_STOP, TAG_EXCHANGE };
 enum { NO_JOB = -1, MESSAGE = 3, TEXT = 1024 };
 static const double report_s = 1.0;
 
 typedef enum { JOB_WAITING, JOB_RUNNING, JOB_DONE, JOB_STOPPED } job_state;
 
 struct sq_grid {
-  MPI_Comm comm;
-  int rank, nrank;
+  MPI_Comm all, members, comm; /* everybody; this team, or none; the teams' first ranks, or none */
+  int place, team, member;     /* rank in all; size of a team; place in this one */
+  int rung, heard;             /* this rank has told rank 0 to stop; how often rank 0 was told */
+  int rank, nrank;             /* among the first ranks */
   const sq_grid_ops *ops;
   void *user;
   int stop;        /* this rank knows that it must stop */
@@ -50,7 +56,13 @@ struct sq_grid {
 
 int sq_grid_rank(const sq_grid *g)
 {
-  return g->rank;
+  return g->place;
+}
+
+int sq_grid_team(const sq_grid *g, int *member)
+{
+  *member = g->member;
+  return g->team;
 }
 
 /* ---- rank 0: the list -----------------------------------------------------------------------------------
@@ -112,7 +124,7 @@ static void list_destroy(sq_grid *g)
 sq_grid_state sq_grid_get_state(const sq_grid *g)
 {
   sq_grid_state s = {.total = g->njob};
-  SQ_ASSERT(g->rank == 0);
+  SQ_ASSERT(g->place == 0);
   for (int i = 0; i < g->njob; ++i) {
     s.waiting += g->state[i] == JOB_WAITING;
     s.running += g->state[i] == JOB_RUNNING;
@@ -131,7 +143,7 @@ sq_grid_state sq_grid_get_state(const sq_grid *g)
 
 double sq_grid_fraction(const sq_grid *g, int job)
 {
-  SQ_ASSERT(g->rank == 0 && job >= 0 && job < g->njob);
+  SQ_ASSERT(g->place == 0 && job >= 0 && job < g->njob);
   if (g->state[job] == JOB_DONE) return 1;
   /* A job that has done its steps may still evaluate them: it has not ended, and has no result. */
   return g->state[job] == JOB_WAITING ? 0 : fmin(g->fraction[job], 1 - DBL_EPSILON);
@@ -139,7 +151,7 @@ double sq_grid_fraction(const sq_grid *g, int job)
 
 double sq_grid_result(const sq_grid *g, int job)
 {
-  SQ_ASSERT(g->rank == 0 && job >= 0 && job < g->njob);
+  SQ_ASSERT(g->place == 0 && job >= 0 && job < g->njob);
   return g->value[job];
 }
 
@@ -192,12 +204,27 @@ static void show_progress(sq_grid *g)
   g->ops->progress(g->user, g);
 }
 
+/* Whether a rank that is not the first of its team wants to stop. */
+static int rings(sq_grid *g)
+{
+  int any = 0, flag = 0;
+  MPI_Status s;
+  if (g->team == 1) return 0;
+  for (MPI_Iprobe(MPI_ANY_SOURCE, TAG_WANT_STOP, g->all, &flag, &s); flag;
+       MPI_Iprobe(MPI_ANY_SOURCE, TAG_WANT_STOP, g->all, &flag, &s)) {
+    MPI_Recv(NULL, 0, MPI_BYTE, s.MPI_SOURCE, TAG_WANT_STOP, g->all, MPI_STATUS_IGNORE);
+    ++g->heard;
+    any = 1;
+  }
+  return any;
+}
+
 /* Takes all messages that have come; nonzero if there was one. */
 static int serve(sq_grid *g)
 {
   int any = 0, flag = 0;
   MPI_Status s;
-  if (g->ops->watch && g->ops->watch(g->user)) stop_everywhere(g);
+  if ((g->ops->watch && g->ops->watch(g->user)) || rings(g)) stop_everywhere(g);
   while (g->nworking > 0) {
     double m[MESSAGE];
     MPI_Iprobe(MPI_ANY_SOURCE, MPI_ANY_TAG, g->comm, &flag, &s);
@@ -253,11 +280,73 @@ static int everybody_ended(const sq_grid *g)
   return g->nworking == 0;
 }
 
+/* Tells rank 0 of a signal seen here, once. */
+static void ring_if_asked(sq_grid *g)
+{
+  if (g->rung || g->comm != MPI_COMM_NULL || !g->ops->watch || !g->ops->watch(g->user)) return;
+  g->rung = 1;
+  MPI_Send(NULL, 0, MPI_BYTE, 0, TAG_WANT_STOP, g->all);
+}
+
+static void wait_politely(sq_grid *g, MPI_Request *r)
+{
+  int done = 0;
+  long ns = FIRST_NAP;
+  for (MPI_Test(r, &done, MPI_STATUS_IGNORE); !done; MPI_Test(r, &done, MPI_STATUS_IGNORE)) {
+    ring_if_asked(g);
+    nap(&ns);
+  }
+}
+
+/* Messages within a step come in microseconds, and the next step waits for them; the first member's spectra take
+ * minutes.  So: look without a pause, then let others have the core, then sleep for a small part of the wait. */
+static void wait_closely(MPI_Request r[2], int n)
+{
+  enum { LOOKS = 2000 };
+  int done = 0;
+  double start = 0;
+  for (int i = 0; MPI_Testall(n, r, &done, MPI_STATUSES_IGNORE), !done; ++i) {
+    if (i < LOOKS) continue;
+    const double now = sq_wall_s();
+    if (i == LOOKS) start = now;
+    if (now - start < 1e-3) {
+      sched_yield();
+    } else {
+      const struct timespec t = {0, (long)(1e9 * fmin(1e-3, (now - start) / 16))};
+      nanosleep(&t, NULL);
+    }
+  }
+}
+
+void sq_grid_exchange(void *grid, int partner, const void *out, size_t nout, void *in, size_t nin)
+{
+  enum { PIECE = 1 << 30 }; /* MPI counts are ints */
+  const sq_grid *g = grid;
+  for (size_t at = 0; at < nout || at < nin; at += PIECE) {
+    const size_t o = nout <= at          ? 0
+                     : nout - at < PIECE ? nout - at
+                                         : PIECE,
+                 i = nin <= at          ? 0
+                     : nin - at < PIECE ? nin - at
+                                        : PIECE;
+    MPI_Request r[2];
+    int n = 0;
+    if (i > 0) MPI_Irecv((char *)in + at, (int)i, MPI_BYTE, partner, TAG_EXCHANGE, g->members, &r[n++]);
+    if (o > 0)
+      MPI_Isend((const char *)out + at, (int)o, MPI_BYTE, partner, TAG_EXCHANGE, g->members, &r[n++]);
+    wait_closely(r, n);
+  }
+}
+
 /* ---- a job, on any rank -----------------------------------------------------------------------------------
  */
 
 void sq_grid_stop(sq_grid *g)
 {
+  if (g->comm == MPI_COMM_NULL) {
+    g->stop = 1; /* this member's next poll says so */
+    return;
+  }
   if (g->rank == 0) {
     stop_everywhere(g);
     return;
@@ -284,6 +373,7 @@ static void worker_report(sq_grid *g, double fraction)
 
 int sq_grid_poll(sq_grid *g, double fraction)
 {
+  if (g->comm == MPI_COMM_NULL) return g->stop || (g->ops->watch && g->ops->watch(g->user));
   if (g->rank == 0) {
     if (g->job != NO_JOB) g->fraction[g->job] = fraction;
     serve(g);
@@ -302,8 +392,15 @@ void sq_grid_set_result(sq_grid *g, double value)
   g->result = value;
 }
 
+/* The team's others get the job, or NO_JOB for the end. */
+static void members_tell(sq_grid *g, int job)
+{
+  for (int k = 1; k < g->team; ++k) MPI_Send(&job, 1, MPI_INT, k, TAG_JOB, g->members);
+}
+
 static sq_status job_run(sq_grid *g, int job)
 {
+  if (g->member == 0) members_tell(g, job);
   g->job = job;
   g->result = NAN;
   const sq_status st = g->ops->run(g->user, g, job);
@@ -319,6 +416,7 @@ static void rank0_loop(sq_grid *g)
     const sq_status st = job_run(g, job);
     job_end(g, 0, st, g->result);
   }
+  members_tell(g, NO_JOB);
   rank0_wait_until(g, everybody_ended);
 }
 
@@ -346,51 +444,117 @@ static void worker_loop(sq_grid *g)
     m[1] = st;
     m[2] = g->result;
   }
+  members_tell(g, NO_JOB);
   MPI_Send(m, MESSAGE, MPI_DOUBLE, 0, TAG_BYE, g->comm);
   MPI_Wait(&g->sending, MPI_STATUS_IGNORE);
+}
+
+/* A member that is not the first. */
+static void member_loop(sq_grid *g)
+{
+  for (int job = NO_JOB;;) {
+    MPI_Request r;
+    MPI_Irecv(&job, 1, MPI_INT, 0, TAG_JOB, g->members, &r);
+    wait_politely(g, &r);
+    if (job == NO_JOB) return;
+    g->stop = 0;
+    if (job_run(g, job) != SQ_OK) sq_error_clear(); /* the first member reports it */
+  }
+}
+
+static void share(sq_grid *g, void *data, int n, MPI_Datatype type, int root)
+{
+  MPI_Request r;
+  MPI_Ibcast(data, n, type, root, g->all, &r);
+  wait_politely(g, &r);
+}
+
+/* Rank 0 takes what was rung and not heard. */
+static void hear_the_rest(sq_grid *g)
+{
+  int rung = g->rung;
+  if (g->team == 1) return;
+  MPI_Reduce(g->place == 0 ? MPI_IN_PLACE : &rung, &rung, 1, MPI_INT, MPI_SUM, 0, g->all);
+  for (; g->place == 0 && g->heard < rung; ++g->heard)
+    MPI_Recv(NULL, 0, MPI_BYTE, MPI_ANY_SOURCE, TAG_WANT_STOP, g->all, MPI_STATUS_IGNORE);
 }
 
 /* Rank 0's verdict and the text of the rank that failed, for all. */
 static sq_status share_status(sq_grid *g)
 {
   int v[2] = {0, 0};
-  if (g->rank == 0) {
+  if (g->place == 0) {
     const sq_grid_state s = sq_grid_get_state(g);
     v[0] = g->status != SQ_OK ? g->status : s.done < s.total ? SQ_STOPPED : SQ_OK;
-    v[1] = g->failed_rank;
+    v[1] = g->failed_rank * g->team;
   }
-  MPI_Bcast(v, 2, MPI_INT, 0, g->comm);
+  share(g, v, 2, MPI_INT, 0);
+  hear_the_rest(g);
   const sq_status st = (sq_status)v[0];
   if (st == SQ_OK || st == SQ_STOPPED) return st;
   char text[TEXT] = "";
-  if (g->rank == v[1]) sq_format(text, sizeof text, "%.*s", TEXT - 1, sq_error_text());
-  MPI_Bcast(text, TEXT, MPI_CHAR, v[1], g->comm);
+  if (g->place == v[1]) sq_format(text, sizeof text, "%.*s", TEXT - 1, sq_error_text());
+  share(g, text, TEXT, MPI_CHAR, v[1]);
   sq_error_clear();
   return sq_fail(st, "%s", text);
 }
 
+static void teams_make(sq_grid *g, MPI_Comm comm)
+{
+  int n;
+  MPI_Comm_dup(comm, &g->all);
+  MPI_Comm_rank(g->all, &g->place);
+  MPI_Comm_size(g->all, &n);
+  SQ_ASSERT(1 <= g->team && g->team <= n);
+  const int inside = g->place < n / g->team * g->team;
+  g->member = inside ? g->place % g->team : 0;
+  MPI_Comm_split(g->all, inside ? g->place / g->team : MPI_UNDEFINED, g->place, &g->members);
+  MPI_Comm_split(g->all, inside && g->member == 0 ? 0 : MPI_UNDEFINED, g->place, &g->comm);
+  if (g->comm == MPI_COMM_NULL) return;
+  MPI_Comm_rank(g->comm, &g->rank);
+  MPI_Comm_size(g->comm, &g->nrank);
+  g->nworking = g->nrank - 1;
+}
+
+static void teams_free(sq_grid *g)
+{
+  if (g->comm != MPI_COMM_NULL) MPI_Comm_free(&g->comm);
+  if (g->members != MPI_COMM_NULL) MPI_Comm_free(&g->members);
+  MPI_Comm_free(&g->all);
+}
+
+static void work(sq_grid *g)
+{
+  if (g->comm == MPI_COMM_NULL) {
+    if (g->members != MPI_COMM_NULL) member_loop(g);
+    return;
+  }
+  if (g->rank == 0)
+    rank0_loop(g);
+  else
+    worker_loop(g);
+}
+
 sq_status sq_grid_run(MPI_Comm comm, int njob, const double *cost, const int *skip, const sq_grid_ops *ops)
 {
-  sq_grid g = {
-      .ops = ops, .user = ops->user, .job = NO_JOB, .reported = sq_wall_s(), .sending = MPI_REQUEST_NULL};
+  sq_grid g = {.ops = ops,
+               .user = ops->user,
+               .team = ops->team > 1 ? ops->team : 1,
+               .job = NO_JOB,
+               .reported = sq_wall_s(),
+               .sending = MPI_REQUEST_NULL};
   int have;
   sq_status st;
-  MPI_Comm_dup(comm, &g.comm);
-  MPI_Comm_rank(g.comm, &g.rank);
-  MPI_Comm_size(g.comm, &g.nrank);
-  g.nworking = g.nrank - 1;
-  have = g.rank == 0 ? list_create(&g, njob, cost, skip) == SQ_OK : 1;
-  MPI_Bcast(&have, 1, MPI_INT, 0, g.comm);
+  teams_make(&g, comm);
+  have = g.place == 0 ? list_create(&g, njob, cost, skip) == SQ_OK : 1;
+  MPI_Bcast(&have, 1, MPI_INT, 0, g.all);
   if (!have) {
-    st = g.rank == 0 ? SQ_ERR_MEMORY : sq_fail(SQ_ERR_MEMORY, "rank 0 has no memory for its list of jobs");
+    st = g.place == 0 ? SQ_ERR_MEMORY : sq_fail(SQ_ERR_MEMORY, "rank 0 has no memory for its list of jobs");
   } else {
-    if (g.rank == 0)
-      rank0_loop(&g);
-    else
-      worker_loop(&g);
+    work(&g);
     st = share_status(&g);
   }
   list_destroy(&g);
-  MPI_Comm_free(&g.comm);
+  teams_free(&g);
   return st;
 }

@@ -6,6 +6,7 @@
 
 #include "sq/base.h"
 #include "sq/linalg.h"
+#include "sq/parallel.h"
 
 /* LAPACK, 32-bit integers (checked when the build is configured). */
 void dgelqf_(const int *m, const int *n, double *a, const int *lda, double *tau, double *work,
@@ -21,9 +22,11 @@ static CBLAS_TRANSPOSE blas_trans(sq_trans t)
 
 /* BLAS insists on leading dimensions of at least 1 and, for some builds, on non-null pointers: an empty
    product is done here. */
+#define GEMM_STORAGE_whole_gemm static
+#define GEMM_STORAGE_sq_dgemm
 #define DEFINE_GEMM(name, real, cblas)                                                                       \
-  void name(sq_trans ta, sq_trans tb, int m, int n, int k, real alpha, const real *A, int lda,               \
-            const real *B, int ldb, real beta, real *C, int ldc)                                             \
+  GEMM_STORAGE_##name void name(sq_trans ta, sq_trans tb, int m, int n, int k, real alpha, const real *A,    \
+                                int lda, const real *B, int ldb, real beta, real *C, int ldc)                \
   {                                                                                                          \
     SQ_ASSERT(m >= 0 && n >= 0 && k >= 0);                                                                   \
     if (m == 0 || n == 0) return;                                                                            \
@@ -39,10 +42,58 @@ static CBLAS_TRANSPOSE blas_trans(sq_trans t)
   }
 
 #ifdef SQ_DOUBLE
-DEFINE_GEMM(sq_gemm, double, cblas_dgemm)
+DEFINE_GEMM(whole_gemm, double, cblas_dgemm)
 #else
-DEFINE_GEMM(sq_gemm, float, cblas_sgemm)
+DEFINE_GEMM(whole_gemm, float, cblas_sgemm)
 #endif
+
+/* Large products are tiles of rows of C, or of columns where there are few rows: whole ones at fixed places, so that
+   what a library's kernels make of a tile does not depend on who computes it.  Smaller tiles share the work better and
+   pack the other matrix more often. */
+enum { TILE_ROWS = 256, TILE_COLUMNS = 512 };
+#define TILES_FROM 4e6 /* multiply-adds: below, starting helpers costs more than they give */
+
+typedef struct {
+  sq_trans ta, tb;
+  int m, n, k, lda, ldb, ldc, by_rows, ntile;
+  sq_real alpha, beta;
+  const sq_real *A, *B;
+  sq_real *C;
+} product;
+
+/* Rows or columns i of op(X) on. */
+static const sq_real *from(const sq_real *X, int ld, int along, int i)
+{
+  return X + (along ? (size_t)i * (size_t)ld : (size_t)i);
+}
+
+/* The last tile takes what is left over. */
+static void tile(void *ctx, int i)
+{
+  const product *p = ctx;
+  const int size = p->by_rows ? TILE_ROWS : TILE_COLUMNS, all = p->by_rows ? p->m : p->n, at = i * size,
+            count = i + 1 < p->ntile ? size : all - at;
+  if (p->by_rows)
+    whole_gemm(p->ta, p->tb, count, p->n, p->k, p->alpha, from(p->A, p->lda, p->ta == SQ_N, at), p->lda, p->B,
+               p->ldb, p->beta, p->C + (size_t)at * (size_t)p->ldc, p->ldc);
+  else
+    whole_gemm(p->ta, p->tb, p->m, count, p->k, p->alpha, p->A, p->lda, from(p->B, p->ldb, p->tb == SQ_T, at),
+               p->ldb, p->beta, p->C + at, p->ldc);
+}
+
+void sq_gemm(sq_trans ta, sq_trans tb, int m, int n, int k, sq_real alpha, const sq_real *A, int lda,
+             const sq_real *B, int ldb, sq_real beta, sq_real *C, int ldc)
+{
+  product p = {ta, tb, m, n, k, lda, ldb, ldc, 1, m / TILE_ROWS, alpha, beta, A, B, C};
+  if (p.ntile < 2) {
+    p.by_rows = 0;
+    p.ntile = n / TILE_COLUMNS;
+  }
+  if (p.ntile < 2 || (double)m * n * k < TILES_FROM)
+    whole_gemm(ta, tb, m, n, k, alpha, A, lda, B, ldb, beta, C, ldc);
+  else
+    sq_parallel_blocks(p.ntile, tile, &p);
+}
 DEFINE_GEMM(sq_dgemm, double, cblas_dgemm)
 
 static int smaller(int a, int b)

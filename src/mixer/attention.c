@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "attention.h"
+#include "sq/parallel.h"
 
 static const sq_key shared_keys[] = {
     {"model.attention_fn", SQ_KEY_STRING, NULL, 0, 0, "sm-attention|lin-attention|norm-attention",
@@ -128,14 +129,14 @@ sq_attention_tape sq_attention_take_tape(const sq_mixer *m, sq_arena *a)
 
 typedef struct {
   sq_real *dout, *dproj, *dpost, *delta; /* (R,D), (R,C), (R,nconv), (R,H) */
-  sq_attention_work work;
+  sq_attention_work work[SQ_LANES];
 } scratch_space;
 
 static scratch_space take_scratch(const sq_mixer *m, sq_arena *a)
 {
   const size_t R = (size_t)m->head.dims.max_rows;
   scratch_space s = {0};
-  m->core->work(m, a, &s.work);
+  for (int l = 0; l < SQ_LANES; ++l) m->core->work(m, a, &s.work[l]);
   s.dout = SQ_TAKE(a, R * (size_t)m->head.dims.D, sq_real);
   s.dproj = SQ_TAKE(a, R * (size_t)m->C, sq_real);
   if (m->K > 0) s.dpost = SQ_TAKE(a, R * (size_t)m->nconv, sq_real);
@@ -378,6 +379,42 @@ static void project_back(const sq_mixer *m, const sq_real *theta, const sq_pass 
 
 /* ---- passes ------------------------------------------------------------------------------------------ */
 
+/* The pairs of sequence and head, dealt out to lanes of work space. */
+typedef struct {
+  const sq_mixer *m;
+  const sq_pass *p;
+  const sq_attention_tape *t;
+  const scratch_space *s;
+} heads;
+
+/* A single pair is left to the products inside it. */
+static int nlane(const sq_mixer *m, const sq_pass *p)
+{
+  const int n = p->rows->nseq * m->H;
+  return n < SQ_LANES ? n : SQ_LANES;
+}
+
+static void forward_lane(void *ctx, int lane)
+{
+  const heads *a = ctx;
+  for (int i = lane; i < a->p->rows->nseq * a->m->H; i += SQ_LANES) {
+    const int b = i / a->m->H, h = i % a->m->H;
+    const sq_attention_view x = pass_view(a->m, a->p, a->t, b, h);
+    a->m->core->forward(a->m, a->p, b, h, &x, &a->s->work[lane]);
+  }
+}
+
+static void backward_lane(void *ctx, int lane)
+{
+  const heads *a = ctx;
+  for (int i = lane; i < a->p->rows->nseq * a->m->H; i += SQ_LANES) {
+    const int b = i / a->m->H, h = i % a->m->H;
+    const sq_attention_view x = pass_view(a->m, a->p, a->t, b, h);
+    const sq_attention_grad g = head_grad(a->m, a->p, a->s, b, h);
+    a->m->core->backward(a->m, a->p, b, h, &x, &g, &a->s->work[lane]);
+  }
+}
+
 static int queries(const sq_pass *p)
 {
   return p->wanted != NULL ? p->wanted->n : p->rows->nrow;
@@ -397,12 +434,9 @@ void sq_attention_forward(const sq_mixer *m, const sq_real *theta, const sq_pass
                     t.pre, m->nconv, t.post, m->nconv);
   if (m->K > 0 && p->wanted) /* backward needs `pre` of all rows, but q itself of queries alone */
     sq_keep_rows(p->wanted, m->dqk, t.post + (m->q_at - m->conv_at), m->nconv);
-  if (m->core->prepare) m->core->prepare(m, theta, R, Q, &t, s.work.row);
-  for (int b = 0; b < p->rows->nseq; ++b)
-    for (int h = 0; h < m->H; ++h) {
-      const sq_attention_view x = pass_view(m, p, &t, b, h);
-      m->core->forward(m, p, b, h, &x, &s.work);
-    }
+  if (m->core->prepare) m->core->prepare(m, theta, R, Q, &t, s.work[0].row);
+  heads a = {m, p, &t, &s};
+  sq_parallel_blocks(nlane(m, p), forward_lane, &a);
   if (!m->core->weight_dropout) sq_nn_dropout(p, m->att_dropout, m->head.dims.site, D, t.out, D);
   sq_nn_linear(Q, D, D, t.out, D, theta + m->out, theta + m->out_bias, y, D);
 }
@@ -431,12 +465,8 @@ void sq_attention_backward(const sq_mixer *m, const sq_real *theta, const sq_pas
   sq_nn_linear_back(Q, D, D, t.out, D, theta + m->out, dy, D, s.dout, D, 0, dtheta + m->out,
                     dtheta + m->out_bias);
   gradient_of_heads(m, p, &t, &s);
-  for (int b = 0; b < p->rows->nseq; ++b)
-    for (int h = 0; h < m->H; ++h) {
-      const sq_attention_view x = pass_view(m, p, &t, b, h);
-      const sq_attention_grad g = head_grad(m, p, &s, b, h);
-      m->core->backward(m, p, b, h, &x, &g, &s.work);
-    }
+  heads a = {m, p, &t, &s};
+  sq_parallel_blocks(nlane(m, p), backward_lane, &a);
   if (m->core->finish) m->core->finish(m, theta, R, Q, &t, s.delta, s.dproj, s.dpost, dtheta);
   if (m->K > 0 && p->wanted) sq_spread_rows(R, p->wanted, m->dqk, s.dpost + (m->q_at - m->conv_at), m->nconv);
   if (m->K > 0)

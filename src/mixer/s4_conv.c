@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "s4.h"
+#include "sq/parallel.h"
 
 /* ---- which way ------------------------------------------------------------------------------------------ */
 
@@ -236,11 +237,16 @@ static work take_work(const sq_mixer *m, sq_arena *a)
   return w;
 }
 
-size_t sq_s4_conv_scratch(const sq_mixer *m)
+static size_t lane_bytes(const sq_mixer *m)
 {
   sq_arena count = {0};
   (void)take_work(m, &count);
   return count.used;
+}
+
+size_t sq_s4_conv_scratch(const sq_mixer *m)
+{
+  return SQ_LANES * lane_bytes(m);
 }
 
 static int kernel_steps(const sq_mixer *m, const sq_fft *f)
@@ -390,49 +396,77 @@ static slice slice_at(const sq_mixer *m, const work *w, const sq_real *theta, co
   return s;
 }
 
-void sq_s4_forward(const sq_mixer *m, const sq_real *theta, const sq_pass *p, const sq_real *u, sq_real *y,
-                   void *tape, void *scratch)
+static void forward_slice(const sq_mixer *m, const sq_real *theta, const sq_pass *p, const sq_real *u,
+                          sq_real *y, int d0, const work *w)
 {
   const size_t D = (size_t)m->head.dims.D;
   const int *off = p->rows->off;
-  sq_arena a = sq_s4_arena(scratch);
-  const work w = take_work(m, &a);
-  (void)tape;
-  for (int d0 = 0; d0 < m->head.dims.D; d0 += SQ_S4_SLICE) {
-    slice s = slice_at(m, &w, theta, p, d0, 0);
-    for (int b = 0; b < p->rows->nseq; ++b) {
-      const size_t at = (size_t)off[b] * D + (size_t)d0;
-      const int T = off[b + 1] - off[b], i = sq_s4_choose(m, T);
-      SQ_ASSERT(T <= m->L);
-      if (i < 0)
-        forward_direct(&s, T, u + at, y + at);
-      else
-        forward_transform(&s, i, T, u + at, y + at);
-      add_skip(T, s.nc, s.skip, u + at, y + at, D);
-    }
+  slice s = slice_at(m, w, theta, p, d0, 0);
+  for (int b = 0; b < p->rows->nseq; ++b) {
+    const size_t at = (size_t)off[b] * D + (size_t)d0;
+    const int T = off[b + 1] - off[b], i = sq_s4_choose(m, T);
+    SQ_ASSERT(T <= m->L);
+    if (i < 0)
+      forward_direct(&s, T, u + at, y + at);
+    else
+      forward_transform(&s, i, T, u + at, y + at);
+    add_skip(T, s.nc, s.skip, u + at, y + at, D);
   }
+}
+
+static void backward_slice(const sq_mixer *m, const sq_real *theta, const sq_pass *p, const sq_real *u,
+                           const sq_real *dy, sq_real *du, sq_real *dtheta, int d0, const work *w)
+{
+  const size_t D = (size_t)m->head.dims.D;
+  const int *off = p->rows->off;
+  slice s = slice_at(m, w, theta, p, d0, 1);
+  for (int b = 0; b < p->rows->nseq; ++b) {
+    const size_t at = (size_t)off[b] * D + (size_t)d0;
+    const int T = off[b + 1] - off[b], i = sq_s4_choose(m, T);
+    if (i < 0)
+      backward_direct(&s, T, u + at, dy + at, du + at);
+    else
+      backward_transform(&s, i, T, u + at, dy + at, du + at);
+    add_skip(T, s.nc, s.skip, dy + at, du + at, D);
+    skip_gradient(T, s.nc, dy + at, u + at, D, dtheta + m->skip + (size_t)d0);
+  }
+  flush(&s);
+}
+
+/* Slices of channels, dealt out to lanes of work space. */
+typedef struct {
+  const sq_mixer *m;
+  const sq_real *theta;
+  const sq_pass *p;
+  const sq_real *u, *dy;
+  sq_real *out, *dtheta; /* dtheta NULL: forward */
+  void *scratch;
+} lanes;
+
+static void run_lane(void *ctx, int lane)
+{
+  const lanes *l = ctx;
+  sq_arena a = sq_s4_arena((char *)l->scratch + (size_t)lane * lane_bytes(l->m));
+  const work w = take_work(l->m, &a);
+  for (int d0 = lane * SQ_S4_SLICE; d0 < l->m->head.dims.D; d0 += SQ_LANES * SQ_S4_SLICE)
+    if (l->dtheta == NULL)
+      forward_slice(l->m, l->theta, l->p, l->u, l->out, d0, &w);
+    else
+      backward_slice(l->m, l->theta, l->p, l->u, l->dy, l->out, l->dtheta, d0, &w);
+}
+
+void sq_s4_forward(const sq_mixer *m, const sq_real *theta, const sq_pass *p, const sq_real *u, sq_real *y,
+                   void *tape, void *scratch)
+{
+  lanes l = {.m = m, .theta = theta, .p = p, .u = u, .out = y, .scratch = scratch};
+  (void)tape;
+  sq_parallel_blocks(SQ_LANES, run_lane, &l);
 }
 
 void sq_s4_backward(const sq_mixer *m, const sq_real *theta, const sq_pass *p, const sq_real *u,
                     const void *tape, const sq_real *dy, sq_real *du, sq_real *dtheta, void *scratch)
 {
-  const size_t D = (size_t)m->head.dims.D;
-  const int *off = p->rows->off;
-  sq_arena a = sq_s4_arena(scratch);
-  const work w = take_work(m, &a);
+  lanes l = {m, theta, p, u, dy, du, dtheta, scratch};
   (void)tape;
-  for (int d0 = 0; d0 < m->head.dims.D; d0 += SQ_S4_SLICE) {
-    slice s = slice_at(m, &w, theta, p, d0, 1);
-    for (int b = 0; b < p->rows->nseq; ++b) {
-      const size_t at = (size_t)off[b] * D + (size_t)d0;
-      const int T = off[b + 1] - off[b], i = sq_s4_choose(m, T);
-      if (i < 0)
-        backward_direct(&s, T, u + at, dy + at, du + at);
-      else
-        backward_transform(&s, i, T, u + at, dy + at, du + at);
-      add_skip(T, s.nc, s.skip, dy + at, du + at, D);
-      skip_gradient(T, s.nc, dy + at, u + at, D, dtheta + m->skip + (size_t)d0);
-    }
-    flush(&s);
-  }
+  sq_parallel_blocks(SQ_LANES, run_lane, &l);
 }

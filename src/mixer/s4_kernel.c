@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "s4.h"
+#include "sq/parallel.h"
 
 enum {
   BLOCK = 256, /* frequencies */
@@ -51,11 +52,16 @@ static work take_work(const sq_mixer *m, sq_arena *a)
   return w;
 }
 
-size_t sq_s4_kernel_scratch(const sq_mixer *m)
+static size_t lane_bytes(const sq_mixer *m)
 {
   sq_arena count = {0};
   (void)take_work(m, &count);
   return count.used;
+}
+
+size_t sq_s4_kernel_scratch(const sq_mixer *m)
+{
+  return SQ_LANES * lane_bytes(m);
 }
 
 /* Of derive(): 22 for each state and frequency (loop `cauchy`). */
@@ -342,42 +348,65 @@ static void kernel_spectrum_back(const sq_mixer *m, const sq_real *dspectrum, co
   for (int j = 0; j < m->L; ++j) w->kernel[j] += (double)w->padded[j];
 }
 
-void sq_s4_derive(const sq_mixer *m, const sq_real *theta, sq_real *derived, void *scratch)
+static void derive_slice(const sq_mixer *m, const sq_real *theta, sq_real *derived, int d0, work *w)
 {
-  const int D = m->head.dims.D;
+  const int D = m->head.dims.D, nc = D - d0 < SQ_S4_SLICE ? D - d0 : SQ_S4_SLICE;
   const size_t count = sq_s4_spectrum(sq_s4_full(m));
   sq_real *spectra = derived + sq_s4_kernel_count(m);
-  sq_arena a = sq_s4_arena(scratch);
-  work w = take_work(m, &a);
-  for (int d0 = 0; d0 < D; d0 += SQ_S4_SLICE) {
-    const int nc = D - d0 < SQ_S4_SLICE ? D - d0 : SQ_S4_SLICE;
-    for (int c = 0; c < nc; ++c) {
-      sq_real *kernel = w.rows + (size_t)c * w.ld;
-      channel_kernel(m, theta, d0 + c, &w);
-      for (int j = 0; j < m->L; ++j) kernel[j] = (sq_real)w.kernel[j];
-      if (count > 0) kernel_spectrum(m, kernel, &w, spectra + (size_t)(d0 + c) * count);
-    }
-    sq_s4_from_rows(m->L, nc, w.rows, w.ld, derived + d0, (size_t)D);
+  for (int c = 0; c < nc; ++c) {
+    sq_real *kernel = w->rows + (size_t)c * w->ld;
+    channel_kernel(m, theta, d0 + c, w);
+    for (int j = 0; j < m->L; ++j) kernel[j] = (sq_real)w->kernel[j];
+    if (count > 0) kernel_spectrum(m, kernel, w, spectra + (size_t)(d0 + c) * count);
   }
+  sq_s4_from_rows(m->L, nc, w->rows, w->ld, derived + d0, (size_t)D);
+}
+
+static void derive_slice_back(const sq_mixer *m, const sq_real *theta, const sq_real *dderived,
+                              sq_real *dtheta, int d0, work *w)
+{
+  const int D = m->head.dims.D, nc = D - d0 < SQ_S4_SLICE ? D - d0 : SQ_S4_SLICE;
+  const size_t count = sq_s4_spectrum(sq_s4_full(m));
+  const sq_real *spectra = dderived + sq_s4_kernel_count(m);
+  sq_s4_to_rows(m->L, nc, dderived + d0, (size_t)D, w->rows, w->ld);
+  for (int c = 0; c < nc; ++c) {
+    const sq_real *dkernel = w->rows + (size_t)c * w->ld;
+    for (int j = 0; j < m->L; ++j) w->kernel[j] = (double)dkernel[j];
+    if (count > 0) kernel_spectrum_back(m, spectra + (size_t)(d0 + c) * count, w);
+    channel_gradient(m, theta, d0 + c, w, dtheta);
+  }
+}
+
+/* Slices of channels, dealt out to lanes of work space. */
+typedef struct {
+  const sq_mixer *m;
+  const sq_real *theta, *dderived; /* dderived NULL: derive */
+  sq_real *out;                    /* derived, or dtheta */
+  void *scratch;
+} lanes;
+
+static void run_lane(void *ctx, int lane)
+{
+  const lanes *l = ctx;
+  sq_arena a = sq_s4_arena((char *)l->scratch + (size_t)lane * lane_bytes(l->m));
+  work w = take_work(l->m, &a);
+  for (int d0 = lane * SQ_S4_SLICE; d0 < l->m->head.dims.D; d0 += SQ_LANES * SQ_S4_SLICE)
+    if (l->dderived == NULL)
+      derive_slice(l->m, l->theta, l->out, d0, &w);
+    else
+      derive_slice_back(l->m, l->theta, l->dderived, l->out, d0, &w);
+}
+
+void sq_s4_derive(const sq_mixer *m, const sq_real *theta, sq_real *derived, void *scratch)
+{
+  lanes l = {.m = m, .theta = theta, .out = derived, .scratch = scratch};
+  sq_parallel_blocks(SQ_LANES, run_lane, &l);
 }
 
 void sq_s4_derive_back(const sq_mixer *m, const sq_real *theta, const sq_real *derived,
                        const sq_real *dderived, sq_real *dtheta, void *scratch)
 {
-  const int D = m->head.dims.D;
-  const size_t count = sq_s4_spectrum(sq_s4_full(m));
-  const sq_real *spectra = dderived + sq_s4_kernel_count(m);
-  sq_arena a = sq_s4_arena(scratch);
-  work w = take_work(m, &a);
+  lanes l = {m, theta, dderived, dtheta, scratch};
   (void)derived;
-  for (int d0 = 0; d0 < D; d0 += SQ_S4_SLICE) {
-    const int nc = D - d0 < SQ_S4_SLICE ? D - d0 : SQ_S4_SLICE;
-    sq_s4_to_rows(m->L, nc, dderived + d0, (size_t)D, w.rows, w.ld);
-    for (int c = 0; c < nc; ++c) {
-      const sq_real *dkernel = w.rows + (size_t)c * w.ld;
-      for (int j = 0; j < m->L; ++j) w.kernel[j] = (double)dkernel[j];
-      if (count > 0) kernel_spectrum_back(m, spectra + (size_t)(d0 + c) * count, &w);
-      channel_gradient(m, theta, d0 + c, &w, dtheta);
-    }
-  }
+  sq_parallel_blocks(SQ_LANES, run_lane, &l);
 }

@@ -165,26 +165,54 @@ static size_t place_of(const sq_mixer *mixer)
   return ((const struct sq_mixer_head *)(const void *)mixer)->derived_at;
 }
 
+sq_range sq_model_derived_range(const sq_model *m, int layer)
+{
+  const sq_mixer *mixer = m->mixer[layer];
+  if (sq_mixer_get(mixer)->derived_count == NULL) return (sq_range){0, 0};
+  return (sq_range){place_of(mixer), sq_mixer_get(mixer)->derived_count(mixer)};
+}
+
+/* A mixer's tensors follow each other. */
+sq_range sq_model_mixer_range(const sq_model *m, int layer)
+{
+  size_t first = m->params.total, end = 0;
+  for (int k = 0; k < m->params.n; ++k) {
+    const sq_param *p = &m->params.v[k];
+    if (m->rule[k].kind != SQ_INIT_MIXER || m->rule[k].layer != layer) continue;
+    if (p->offset < first) first = p->offset;
+    if (p->offset + p->count > end) end = p->offset + p->count;
+  }
+  return end > 0 ? (sq_range){first, end - first} : (sq_range){0, 0};
+}
+
 /* A shard's workspace is as large as any mixer's scratch, and free while no pass runs. */
+void sq_model_derive_layer(const sq_model *m, int layer, const sq_real *theta, sq_real *derived,
+                           void *shard_work)
+{
+  const sq_mixer *mixer = m->mixer[layer];
+  if (sq_mixer_get(mixer)->derive != NULL)
+    sq_mixer_get(mixer)->derive(mixer, theta, derived + place_of(mixer), shard_work);
+}
+
 void sq_model_derive(const sq_model *m, const sq_real *theta, sq_real *derived, void *shard_work)
 {
-  for (int i = 0; i < m->nlayer; ++i) {
-    const sq_mixer *mixer = m->mixer[i];
-    if (sq_mixer_get(mixer)->derive != NULL)
-      sq_mixer_get(mixer)->derive(mixer, theta, derived + place_of(mixer), shard_work);
-  }
+  for (int i = 0; i < m->nlayer; ++i) sq_model_derive_layer(m, i, theta, derived, shard_work);
+}
+
+void sq_model_derive_layer_back(const sq_model *m, int layer, const sq_real *theta, const sq_real *derived,
+                                sq_real *gradient, void *shard_work)
+{
+  const sq_mixer *mixer = m->mixer[layer];
+  const size_t at = place_of(mixer);
+  if (sq_mixer_get(mixer)->derive_back != NULL)
+    sq_mixer_get(mixer)->derive_back(mixer, theta, derived + at, gradient + m->params.total + at, gradient,
+                                     shard_work);
 }
 
 void sq_model_derive_back(const sq_model *m, const sq_real *theta, const sq_real *derived, sq_real *gradient,
                           void *shard_work)
 {
-  for (int i = 0; i < m->nlayer; ++i) {
-    const sq_mixer *mixer = m->mixer[i];
-    const size_t at = place_of(mixer);
-    if (sq_mixer_get(mixer)->derive_back != NULL)
-      sq_mixer_get(mixer)->derive_back(mixer, theta, derived + at, gradient + m->params.total + at, gradient,
-                                       shard_work);
-  }
+  for (int i = 0; i < m->nlayer; ++i) sq_model_derive_layer_back(m, i, theta, derived, gradient, shard_work);
 }
 
 /* ---- a batch in shards ------------------------------------------------------------------------------- */

@@ -1,7 +1,36 @@
 /* src/nn/activation.c: elementwise functions and their derivatives, one pass over memory each. */
 #include "sq/nn.h"
 
+#include "sq/parallel.h"
 #include "vmath.h"
+
+/* Long arrays in strips, by the threads of the group.  A strip is a multiple of every vector's length, so that an
+   element is computed by the same instructions as in one piece. */
+enum { STRIP = 1 << 14 };
+
+typedef struct {
+  size_t n;
+  const sq_real *x, *dy;
+  sq_real *y;
+  void (*map)(size_t n, const sq_real *x, const sq_real *dy, sq_real *y);
+} mapping;
+
+static void map_strip(void *ctx, int i)
+{
+  const mapping *m = ctx;
+  const size_t at = (size_t)i * STRIP, n = m->n - at < STRIP ? m->n - at : STRIP;
+  m->map(n, m->x + at, m->dy != NULL ? m->dy + at : NULL, m->y + at);
+}
+
+static void map_all(size_t n, const sq_real *x, const sq_real *dy, sq_real *y,
+                    void (*map)(size_t n, const sq_real *x, const sq_real *dy, sq_real *y))
+{
+  mapping m = {n, x, dy, y, map};
+  if (n < 2 * STRIP)
+    map(n, x, dy, y);
+  else
+    sq_parallel_blocks((int)((n + STRIP - 1) / STRIP), map_strip, &m);
+}
 
 #define INV_SQRT_2PI ((sq_real)0.39894228040143267794)
 
@@ -11,8 +40,9 @@ SQ_CLONES void sq_nn_exp(size_t n, const sq_real *x, sq_real *y)
   for (size_t i = 0; i < n; ++i) y[i] = vexp(x[i]);
 }
 
-SQ_CLONES void sq_nn_gelu(size_t n, const sq_real *x, sq_real *y)
+SQ_CLONES static void gelu(size_t n, const sq_real *x, const sq_real *unused, sq_real *y)
 {
+  (void)unused;
   SQ_IVDEP
   for (size_t i = 0; i < n; ++i) {
     sq_real gauss;
@@ -20,8 +50,13 @@ SQ_CLONES void sq_nn_gelu(size_t n, const sq_real *x, sq_real *y)
   }
 }
 
+void sq_nn_gelu(size_t n, const sq_real *x, sq_real *y)
+{
+  map_all(n, x, NULL, y, gelu);
+}
+
 /* GELU' = Phi(x) + x phi(x) */
-SQ_CLONES void sq_nn_gelu_back(size_t n, const sq_real *x, const sq_real *dy, sq_real *dx)
+SQ_CLONES static void gelu_back(size_t n, const sq_real *x, const sq_real *dy, sq_real *dx)
 {
   SQ_IVDEP
   for (size_t i = 0; i < n; ++i) {
@@ -29,6 +64,11 @@ SQ_CLONES void sq_nn_gelu_back(size_t n, const sq_real *x, const sq_real *dy, sq
     const sq_real phi = vnormal(x[i], &gauss);
     dx[i] = dy[i] * (phi + x[i] * (INV_SQRT_2PI * gauss));
   }
+}
+
+void sq_nn_gelu_back(size_t n, const sq_real *x, const sq_real *dy, sq_real *dx)
+{
+  map_all(n, x, dy, dx, gelu_back);
 }
 
 /* (1 + tanh z)/2 = sigmoid(2z), 2z = x (A + B x^2).  Beyond 40 the sigmoid is 0 or 1 in both precisions; the
@@ -42,8 +82,9 @@ SQ_INLINE sq_real bounded(sq_real x)
   return b < -big ? -big : b;
 }
 
-SQ_CLONES void sq_nn_gelu_tanh(size_t n, const sq_real *x, sq_real *y)
+SQ_CLONES static void gelu_tanh(size_t n, const sq_real *x, const sq_real *unused, sq_real *y)
 {
+  (void)unused;
   SQ_IVDEP
   for (size_t i = 0; i < n; ++i) {
     const sq_real b = bounded(x[i]);
@@ -51,8 +92,13 @@ SQ_CLONES void sq_nn_gelu_tanh(size_t n, const sq_real *x, sq_real *y)
   }
 }
 
+void sq_nn_gelu_tanh(size_t n, const sq_real *x, sq_real *y)
+{
+  map_all(n, x, NULL, y, gelu_tanh);
+}
+
 /* sigmoid' = e/(1+e)^2 with e = exp(-|2z|): sigmoid (1 - sigmoid) would cancel, and the slope of 2z enlarge it. */
-SQ_CLONES void sq_nn_gelu_tanh_back(size_t n, const sq_real *x, const sq_real *dy, sq_real *dx)
+SQ_CLONES static void gelu_tanh_back(size_t n, const sq_real *x, const sq_real *dy, sq_real *dx)
 {
   SQ_IVDEP
   for (size_t i = 0; i < n; ++i) {
@@ -60,6 +106,11 @@ SQ_CLONES void sq_nn_gelu_tanh_back(size_t n, const sq_real *x, const sq_real *d
     const sq_real e = vexp(z2 < 0 ? z2 : -z2), q = 1 / (1 + e);
     dx[i] = dy[i] * ((z2 < 0 ? e * q : q) + b * (e * q * q) * (GELU_A + 3 * GELU_B * b * b));
   }
+}
+
+void sq_nn_gelu_tanh_back(size_t n, const sq_real *x, const sq_real *dy, sq_real *dx)
+{
+  map_all(n, x, dy, dx, gelu_tanh_back);
 }
 
 SQ_CLONES void sq_nn_relu(size_t n, const sq_real *x, sq_real *y)

@@ -5,6 +5,7 @@
  * side. */
 #include "sq/nn.h"
 
+#include "sq/parallel.h"
 #include "sq/status.h"
 #include "vmath.h"
 
@@ -70,17 +71,35 @@ static int inactive(const sq_pass *p, double rate)
   return !p->train || rate == 0;
 }
 
+enum { ROWS = 64 }; /* of a block */
+
+typedef struct {
+  const sq_pass *p;
+  const int *off;
+  double rate;
+  int site, C, ldx;
+  sq_real *x;
+} rows_of;
+
+static void drop_block(void *ctx, int i)
+{
+  const rows_of *d = ctx;
+  const sq_pass *p = d->p;
+  const sq_real scale = (sq_real)(1 / (1 - d->rate));
+  const int all = d->off[p->rows->nseq], end = all - i * ROWS < ROWS ? all : (i + 1) * ROWS;
+  for (int r = i * ROWS, b = 0; r < end; ++r) {
+    while (d->off[b + 1] <= r) ++b;
+    const int t = p->wanted != NULL ? p->wanted->step[r] : r - d->off[b];
+    const counter k = counter_for(p, d->site, p->rows->id[b], t);
+    row_multiply(&k, threshold(d->rate), scale, (size_t)d->C, d->x + (size_t)r * (size_t)d->ldx);
+  }
+}
+
 void sq_nn_dropout(const sq_pass *p, double rate, int site, int C, sq_real *x, int ldx)
 {
   if (inactive(p, rate)) return;
-  const sq_real scale = (sq_real)(1 / (1 - rate));
-  const int *off = p->wanted != NULL ? p->wanted->off : p->rows->off;
-  for (int b = 0; b < p->rows->nseq; ++b)
-    for (int r = off[b]; r < off[b + 1]; ++r) {
-      const int t = p->wanted != NULL ? p->wanted->step[r] : r - off[b];
-      const counter k = counter_for(p, site, p->rows->id[b], t);
-      row_multiply(&k, threshold(rate), scale, (size_t)C, x + (size_t)r * (size_t)ldx);
-    }
+  rows_of d = {p, p->wanted != NULL ? p->wanted->off : p->rows->off, rate, site, C, ldx, x};
+  sq_parallel_blocks((d.off[p->rows->nseq] + ROWS - 1) / ROWS, drop_block, &d);
 }
 
 SQ_CLONES static void columns_multiply(const counter *k, uint32_t drop_below, sq_real scale, int T, size_t n,

@@ -8,6 +8,7 @@
 
 #include <math.h>
 
+#include "sq/parallel.h"
 #include "vmath.h"
 
 enum { LANES = 16 };
@@ -44,8 +45,8 @@ SQ_INLINE double row_square(size_t D, const sq_real *x, double mean)
   return lane_total(acc);
 }
 
-SQ_CLONES void sq_nn_layernorm(int R, int D, const sq_real *x, const sq_real *w, const sq_real *b, double eps,
-                               sq_real *y, sq_real *mean, sq_real *rstd)
+SQ_CLONES static void norm_rows(int R, int D, const sq_real *x, const sq_real *w, const sq_real *b,
+                                double eps, sq_real *y, sq_real *mean, sq_real *rstd)
 {
   const size_t n = (size_t)D;
 
@@ -59,6 +60,31 @@ SQ_CLONES void sq_nn_layernorm(int R, int D, const sq_real *x, const sq_real *w,
     SQ_IVDEP
     for (size_t i = 0; i < n; ++i) out[i] = (row[i] - mr) * sr * w[i] + b[i];
   }
+}
+
+enum { ROWS = 64 }; /* of a block */
+
+typedef struct {
+  int R, D;
+  double eps;
+  const sq_real *x, *w, *b;
+  sq_real *y, *mean, *rstd;
+} rows_of;
+
+static void norm_block(void *ctx, int i)
+{
+  const rows_of *n = ctx;
+  const size_t at = (size_t)i * ROWS * (size_t)n->D;
+  const int left = n->R - i * ROWS;
+  norm_rows(left < ROWS ? left : ROWS, n->D, n->x + at, n->w, n->b, n->eps, n->y + at, n->mean + i * ROWS,
+            n->rstd + i * ROWS);
+}
+
+void sq_nn_layernorm(int R, int D, const sq_real *x, const sq_real *w, const sq_real *b, double eps,
+                     sq_real *y, sq_real *mean, sq_real *rstd)
+{
+  rows_of n = {R, D, eps, x, w, b, y, mean, rstd};
+  sq_parallel_blocks((R + ROWS - 1) / ROWS, norm_block, &n);
 }
 
 SQ_CLONES void sq_nn_layernorm_back(int R, int D, const sq_real *x, const sq_real *w, const sq_real *mean,

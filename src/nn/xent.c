@@ -5,6 +5,7 @@
 
 #include <math.h>
 
+#include "sq/parallel.h"
 #include "vmath.h"
 
 enum { LANES = 16, MIN_ROWS = 32, SCRATCH_BYTES = 4 << 20 };
@@ -63,7 +64,8 @@ static int is_first_maximum(const sq_real *x, int32_t label, sq_real max)
   return 1;
 }
 
-void sq_nn_xent(int R, int V, sq_real *logits, const int32_t *label, double scale, int grad, sq_tally *tally)
+static void xent_rows(int R, int V, sq_real *logits, const int32_t *label, double scale, int grad,
+                      sq_tally *tally)
 {
   const size_t n = (size_t)V;
 
@@ -83,6 +85,44 @@ void sq_nn_xent(int R, int V, sq_real *logits, const int32_t *label, double scal
     if (grad) {
       row_scale(n, (sq_real)(scale / sum), x);
       x[label[r]] -= (sq_real)scale;
+    }
+  }
+}
+
+enum { BLOCK_ROWS = 16, BLOCKS = 64 }; /* of one call of the threads */
+
+typedef struct {
+  int R, V, grad;
+  sq_real *logits;
+  const int32_t *label;
+  double scale;
+  sq_tally tally[BLOCKS];
+} rows_of;
+
+static void xent_block(void *ctx, int i)
+{
+  rows_of *x = ctx;
+  const int left = x->R - i * BLOCK_ROWS;
+  xent_rows(left < BLOCK_ROWS ? left : BLOCK_ROWS, x->V, x->logits + (size_t)i * BLOCK_ROWS * (size_t)x->V,
+            x->label + i * BLOCK_ROWS, x->scale, x->grad, &x->tally[i]);
+}
+
+/* The losses of a block are summed apart, blocks in their order. */
+void sq_nn_xent(int R, int V, sq_real *logits, const int32_t *label, double scale, int grad, sq_tally *tally)
+{
+  for (int r = 0; r < R; r += BLOCKS * BLOCK_ROWS) {
+    rows_of x = {.R = R - r < BLOCKS * BLOCK_ROWS ? R - r : BLOCKS * BLOCK_ROWS,
+                 .V = V,
+                 .grad = grad,
+                 .logits = logits + (size_t)r * (size_t)V,
+                 .label = label + r,
+                 .scale = scale};
+    const int n = (x.R + BLOCK_ROWS - 1) / BLOCK_ROWS;
+    sq_parallel_blocks(n, xent_block, &x);
+    for (int i = 0; i < n; ++i) {
+      tally->loss_sum += x.tally[i].loss_sum;
+      tally->nlabel += x.tally[i].nlabel;
+      tally->ncorrect += x.tally[i].ncorrect;
     }
   }
 }

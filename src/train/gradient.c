@@ -1,70 +1,95 @@
-/* src/train/gradient.c: gradients and sums of a batch over the fixed partition of sq/batch.h.
+/* src/train/gradient.c: gradients and sums of a batch over the fixed partition of sq/batch.h, by the threads of the
+ * members of a team.
  *
- * The tree is walked depth first, so that the right half at each level needs one vector and the left half
- * writes where the sum goes: 1 + log2(8) vectors for eight shards.  Where statistics couple the shards, each
- * backward segment is a walk of its own over the ranges of the vector that it writes.  Adding a right half also zeroes it for
- * its next use, which saves the pass over memory of a separate memset. */
+ * A member has a node of the tree over the shards, and groups of its threads the nodes below it, each with a vector
+ * for its sum, vectors for the right halves below and an area for activations.  Groups' sums are joined in the order
+ * of the tree, then those of the members.  Where there are more threads than groups they help inside a shard.
+ *
+ * Where statistics couple the shards, all of a member's are under way at once, and each segment is a walk of its own
+ * over the ranges of the vector that it writes; the members add their vectors once, at the end.
+ *
+ * A long vector ends up in parts, one a member; the members update their parts of theta and give each other the
+ * results.  Moments then exist once in a team.  A short vector is summed whole and every member updates all of theta:
+ * fewer messages, and less work than waiting for them. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "sq/simd.h"
+#include "sq/parallel.h"
 #include "train_impl.h"
+
+/* Numbers from which the vector is summed in parts: below, an exchange takes about as long as its start. */
+#define PARTS_FROM ((size_t)1 << 15)
+/* Derived numbers of a layer from which one member makes them for all. */
+#define DERIVE_FOR_ALL_FROM ((size_t)1 << 15)
+/* Elements of one block of work on whole vectors. */
+#define STRIP ((size_t)1 << 16)
+
+typedef struct {
+  sq_worker *w;
+  sq_tree tree;
+  sq_real *out; /* NULL in the first group: its sum goes where the caller wants it */
+} group;
+
+typedef struct { /* room for a shard that is under way */
+  void *work;
+  int *off;    /* (sequences of a shard + 1) */
+  double *sum; /* (sq_model_nsum) */
+} area;
 
 struct sq_worker {
   const sq_model *model; /* borrowed */
-  sq_arena arena;        /* owned */
-  sq_tree tree;
-  int nshard_work; /* 1, or SQ_MAX_SHARDS where sequences are coupled: all shards are then under way at once */
-  int *off;        /* (nshard_work, sequences of a shard + 1) */
-  sq_real *derived; /* (sq_model_nderived) */
-  void *work;       /* sq_model_work_bytes: of one shard alone; also shard_work[0] */
-  void *shard_work[SQ_MAX_SHARDS];
-  double *sum[SQ_MAX_SHARDS], *total; /* (sq_model_nsum) each */
-  /* The call in progress, for the leaves. */
+  sq_crew crew;
+  sq_arena arena; /* owned */
+  int team_bits, group_bits, narea, coupled;
+  group group[SQ_MAX_SHARDS];
+  area area[SQ_MAX_SHARDS]; /* one a group, or one a shard where sequences are coupled */
+  sq_real *derived;         /* (sq_model_nderived) */
+  void *work;               /* sq_model_work_bytes: of one shard alone; area[0] is in it */
+  double *total;            /* (sq_model_nsum) */
+  int nblock;
+  sq_optim_block *block; /* (nblock) */
+  double *squares;       /* (nblock) */
+  size_t *bound;         /* (team + 1, 3): the parts of the gradient, of theta, of the blocks */
+  void *piece;           /* of an exchange */
+  /* The call in progress. */
   const sq_real *theta;
   const sq_batch *batch;
   sq_pass pass;
+  sq_real *grad;
   double scale;
-  int segment;
+  int segment, nshard, first, nmine, level,
+      depth; /* first, nmine: this member's shards; 2^depth of a group */
+  sq_optim_step step;
+  const sq_real *g;
+  sq_real *m, *v, *update;
   sq_tally tally[SQ_MAX_SHARDS];
 };
 
-SQ_CLONES
-static void add_and_zero(size_t n, sq_real *restrict sum, sq_real *restrict x)
+static int smaller(int a, int b)
 {
-  for (size_t i = 0; i < n; ++i) {
-    sum[i] += x[i];
-    x[i] = 0;
-  }
+  return a < b ? a : b;
 }
 
-/* Shards first .. first + 2^level - 1 into out, which is zero in the ranges. */
-static void tree_walk(const sq_tree *t, int first, int level, sq_real *out)
+static int team_size(const sq_crew *c)
 {
-  if (level == 0) {
-    t->leaf(t->user, first, out);
-    return;
-  }
-  const int right = first + (1 << (level - 1));
-  tree_walk(t, first, level - 1, out);
-  if (right >= t->nshard) return;
-  tree_walk(t, right, level - 1, t->buffer[level - 1]);
-  for (int r = 0; r < t->nrange; ++r)
-    add_and_zero(t->range[r][1], out + t->range[r][0], t->buffer[level - 1] + t->range[r][0]);
+  return c->team != NULL ? c->team->size : 1;
 }
 
-void sq_tree_add(const sq_tree *t, sq_real *out)
+static int team_rank(const sq_crew *c)
 {
-  tree_walk(t, 0, SQ_TREE_BUFFERS, out);
+  return c->team != NULL ? c->team->rank : 0;
 }
 
-double sq_tree_sum_double(int nshard, double *value)
+/* floor(log2(n)) */
+static int bits_of(int n)
 {
-  for (int stride = 1; stride < nshard; stride *= 2) {
-    for (int s = 0; s + stride < nshard; s += 2 * stride) value[s] += value[s + stride];
-  }
-  return value[0];
+  int b = 0;
+  while (n >> (b + 1) > 0) ++b;
+  return b;
 }
+
+/* ---- memory ------------------------------------------------------------------------------------------ */
 
 /* A sequence has at least one row, so max_rows bounds the sequences of a shard too. */
 static size_t off_count(const sq_model *m)
@@ -72,54 +97,115 @@ static size_t off_count(const sq_model *m)
   return (size_t)sq_mixer_shape(sq_model_mixer(m, 0)).max_rows + 1;
 }
 
-static void worker_take(sq_arena *a, const sq_model *m, sq_worker *w)
+static void take_groups(sq_arena *a, const sq_model *m, int level, int ngroup, sq_worker *w)
 {
-  const size_t nsum = (size_t)sq_model_nsum(m);
-  w->nshard_work = sq_model_nsync(m) > 0 ? SQ_MAX_SHARDS : 1;
-  for (int l = 0; l < SQ_TREE_BUFFERS; ++l) w->tree.buffer[l] = SQ_TAKE(a, sq_model_ngradient(m), sq_real);
-  w->off = SQ_TAKE(a, (size_t)w->nshard_work * off_count(m), int);
-  w->derived = SQ_TAKE(a, sq_model_nderived(m), sq_real);
-  w->work = sq_arena_take(a, sq_model_work_bytes(m), 1);
-  for (int s = 1; s < w->nshard_work; ++s) w->shard_work[s] = sq_arena_take(a, sq_model_shard_bytes(m), 1);
-  for (int s = 0; s < w->nshard_work; ++s) w->sum[s] = SQ_TAKE(a, nsum, double);
-  w->total = SQ_TAKE(a, nsum, double);
-  if (w->work != NULL) w->shard_work[0] = sq_model_shard_work(m, w->work);
+  const size_t n = sq_model_ngradient(m);
+  for (int g = 0; g < ngroup; ++g) {
+    w->group[g].w = w;
+    if (g > 0) w->group[g].out = SQ_TAKE(a, n, sq_real);
+    for (int l = 0; l < level - w->group_bits; ++l) w->group[g].tree.buffer[l] = SQ_TAKE(a, n, sq_real);
+  }
 }
 
-size_t sq_worker_bytes(const sq_model *m)
+static void take_areas(sq_arena *a, const sq_model *m, sq_worker *w)
+{
+  w->work = sq_arena_take(a, sq_model_work_bytes(m), 1);
+  for (int i = 0; i < w->narea; ++i) {
+    area *r = &w->area[i];
+    if (i > 0)
+      r->work = sq_arena_take(a, sq_model_shard_bytes(m), 1);
+    else if (w->work != NULL)
+      r->work = sq_model_shard_work(m, w->work);
+    r->off = SQ_TAKE(a, off_count(m), int);
+    r->sum = SQ_TAKE(a, (size_t)sq_model_nsum(m), double);
+  }
+}
+
+static void worker_take(sq_arena *a, const sq_model *m, int nshard, const sq_crew *crew, sq_worker *w)
+{
+  const int team = team_size(crew), levels = sq_tree_levels(nshard);
+  w->crew = *crew;
+  w->team_bits = bits_of(team);
+  const int level = levels > w->team_bits ? levels - w->team_bits : 0;
+  w->group_bits = smaller(bits_of(crew->threads), level);
+  w->coupled = sq_model_nsync(m) > 0;
+  const int ngroup = smaller(1 << w->group_bits, nshard);
+  w->narea = w->coupled ? smaller(1 << level, nshard) : ngroup;
+  take_groups(a, m, level, ngroup, w);
+  take_areas(a, m, w);
+  w->derived = SQ_TAKE(a, sq_model_nderived(m), sq_real);
+  w->total = SQ_TAKE(a, (size_t)sq_model_nsum(m), double);
+  w->nblock = sq_optim_nblock(sq_model_params(m));
+  w->block = SQ_TAKE(a, (size_t)w->nblock, sq_optim_block);
+  w->squares = SQ_TAKE(a, (size_t)w->nblock, double);
+  if (team == 1) return;
+  w->bound = SQ_TAKE(a, 3 * ((size_t)team + 1), size_t);
+  w->piece = SQ_TAKE(a, SQ_PIECE, double);
+}
+
+static const sq_crew alone = {.threads = 1};
+
+size_t sq_worker_bytes(const sq_model *m, int nshard, const sq_crew *crew)
 {
   sq_arena count = {0};
   sq_worker w = {0};
-  worker_take(&count, m, &w);
+  worker_take(&count, m, nshard, crew != NULL ? crew : &alone, &w);
   return count.used;
 }
 
-/* Segment w->segment of shard s; gradient: NULL in forward segments. */
-static void run_segment(sq_worker *w, int s, sq_real *gradient)
+static int in_parts(const sq_worker *w)
 {
-  const int slot = w->nshard_work > 1 ? s : 0;
-  const sq_batch shard = sq_batch_shard(w->batch, s, w->off + (size_t)slot * off_count(w->model));
-  w->pass.rows = &shard.rows;
-  w->pass.dderived = gradient != NULL ? gradient + sq_model_params(w->model)->total : NULL;
-  sq_model_segment(w->model, w->theta, &shard, &w->pass, w->scale, w->segment, w->sum[slot],
-                   w->shard_work[slot], gradient, &w->tally[s]);
+  return team_size(&w->crew) > 1 && sq_model_ngradient(w->model) >= PARTS_FROM;
 }
 
-static void gradient_leaf(void *user, int s, sq_real *out)
+static const size_t *gradient_bound(const sq_worker *w)
 {
-  run_segment(user, s, out);
+  return w->bound;
+}
+static const size_t *theta_bound(const sq_worker *w)
+{
+  return w->bound + team_size(&w->crew) + 1;
+}
+static const size_t *block_bound(const sq_worker *w)
+{
+  return w->bound + 2 * (team_size(&w->crew) + 1);
 }
 
-sq_status sq_worker_create(const sq_model *m, sq_worker **out)
+/* Parts of theta are whole blocks of the optimiser; so are those of the gradient, unless there are derived
+ * quantities: then it is gathered anyway, and even parts are quicker. */
+static void set_bounds(sq_worker *w)
+{
+  const size_t team = (size_t)team_size(&w->crew), total = sq_model_params(w->model)->total,
+               n = sq_model_ngradient(w->model), nblock = (size_t)w->nblock;
+  size_t *gradient = w->bound, *theta = gradient + team + 1, *block = theta + team + 1;
+  for (size_t i = 0; i <= team; ++i) {
+    block[i] = i * nblock / team;
+    theta[i] = block[i] < nblock ? w->block[block[i]].first : total;
+    gradient[i] = n > total ? i * (n / 16) / team * 16 : theta[i];
+  }
+  theta[0] = gradient[0] = 0;
+  gradient[team] = n;
+}
+
+static void gradient_leaf(void *user, int s, sq_real *out);
+
+sq_status sq_worker_create(const sq_model *m, int nshard, const sq_crew *crew, sq_worker **out)
 {
   sq_status st = SQ_OK;
   sq_worker *w = *out = sq_calloc(1, sizeof *w, "worker");
   if (w == NULL) return SQ_ERR_MEMORY;
+  if (crew == NULL) crew = &alone;
+  SQ_ASSERT(crew->threads >= 1 && 1 <= nshard && nshard <= SQ_MAX_SHARDS);
   w->model = m;
-  SQ_TRY(sq_arena_create(&w->arena, sq_worker_bytes(m), "gradients and activations of a shard"));
-  worker_take(&w->arena, m, w); /* zero, as the tree's buffers must be */
-  w->tree.leaf = gradient_leaf;
-  w->tree.user = w;
+  SQ_TRY(
+      sq_arena_create(&w->arena, sq_worker_bytes(m, nshard, crew), "gradients and activations of a shard"));
+  worker_take(&w->arena, m, nshard, crew, w); /* zero, as the tree's buffers must be */
+  for (int g = 0; g < SQ_MAX_SHARDS; ++g) {
+    w->group[g].tree.leaf = gradient_leaf;
+    w->group[g].tree.user = &w->group[g];
+  }
+  sq_optim_blocks(sq_model_params(m), w->block);
+  if (team_size(crew) > 1) set_bounds(w);
 done:
   if (st != SQ_OK) sq_worker_destroy(out);
   return st;
@@ -138,18 +224,245 @@ void *sq_worker_work(sq_worker *w)
   return w->work;
 }
 
-static sq_tally tally_sum(int nshard, const sq_tally *t)
+/* ---- shards ------------------------------------------------------------------------------------------ */
+
+/* Segment w->segment of shard s, in room r; gradient: NULL in forward segments. */
+static void run_segment(sq_worker *w, int s, area *r, sq_real *gradient)
 {
-  double loss[SQ_MAX_SHARDS];
-  sq_tally sum = {0};
-  for (int s = 0; s < nshard; ++s) {
-    loss[s] = t[s].loss_sum;
-    sum.nlabel += t[s].nlabel;
-    sum.ncorrect += t[s].ncorrect;
-  }
-  sum.loss_sum = sq_tree_sum_double(nshard, loss);
-  return sum;
+  const sq_batch shard = sq_batch_shard(w->batch, s, r->off);
+  sq_pass pass = w->pass;
+  pass.rows = &shard.rows;
+  pass.dderived = gradient != NULL ? gradient + sq_model_params(w->model)->total : NULL;
+  sq_model_segment(w->model, w->theta, &shard, &pass, w->scale, w->segment, r->sum, r->work, gradient,
+                   &w->tally[s]);
 }
+
+static area *area_of(sq_worker *w, int g, int s)
+{
+  return &w->area[w->coupled ? s - w->first : g];
+}
+
+static void gradient_leaf(void *user, int s, sq_real *out)
+{
+  group *g = user;
+  run_segment(g->w, s, area_of(g->w, (int)(g - g->w->group), s), out);
+}
+
+static int group_first(const sq_worker *w, int g)
+{
+  return w->first + (g << w->depth);
+}
+
+/* Groups that have a shard. */
+static int ngroup(const sq_worker *w)
+{
+  return (w->nmine + (1 << w->depth) - 1) >> w->depth;
+}
+
+static void forward_group(void *ctx, int g)
+{
+  sq_worker *w = ctx;
+  const int end = smaller(group_first(w, g + 1), w->first + w->nmine);
+  for (int s = group_first(w, g); s < end; ++s) run_segment(w, s, area_of(w, g, s), NULL);
+}
+
+static void backward_group(void *ctx, int g)
+{
+  sq_worker *w = ctx;
+  group *p = &w->group[g];
+  p->tree.nshard = w->nshard;
+  p->tree.nrange = sq_model_segment_ranges(w->model, w->segment, p->tree.range);
+  sq_tree_add_node(&p->tree, group_first(w, g), w->depth, g == 0 ? w->grad : p->out);
+}
+
+/* ---- work on whole vectors --------------------------------------------------------------------------- */
+
+typedef struct {
+  sq_worker *w;
+  int nblock;
+  sq_block_fn run;
+} strips;
+
+static void run_alone(void *ctx, int g)
+{
+  const strips *s = ctx;
+  (void)g;
+  sq_parallel_blocks(s->nblock, s->run, s->w);
+}
+
+/* run(w, i) for i < nblock by all threads. */
+static void by_all_threads(sq_worker *w, int nblock, sq_block_fn run)
+{
+  strips s = {w, nblock, run};
+  if (nblock < 2)
+    run_alone(&s, 0);
+  else
+    sq_parallel_groups(w->crew.threads, 1, run_alone, &s);
+}
+
+static size_t strip_count(size_t n, int i)
+{
+  const size_t first = (size_t)i * STRIP;
+  return n - first < STRIP ? n - first : STRIP;
+}
+
+static int nstrip(size_t n)
+{
+  return (int)((n + STRIP - 1) / STRIP);
+}
+
+static void zero_strip(void *ctx, int i)
+{
+  sq_worker *w = ctx;
+  memset(w->grad + (size_t)i * STRIP, 0, strip_count(sq_model_ngradient(w->model), i) * sizeof *w->grad);
+}
+
+/* The groups' sums of one strip of a range, in the order of the tree. */
+static void join_strip(sq_worker *w, size_t first, size_t n)
+{
+  const int count = ngroup(w);
+  for (int stride = 1; stride < count; stride *= 2) {
+    for (int g = 0; g + stride < count; g += 2 * stride)
+      sq_tree_join(n, (g == 0 ? w->grad : w->group[g].out) + first, w->group[g + stride].out + first);
+  }
+}
+
+static void join_block(void *ctx, int i)
+{
+  sq_worker *w = ctx;
+  size_t range[2][2];
+  const int nrange = sq_model_segment_ranges(w->model, w->segment, range);
+  for (int r = 0; r < nrange; ++r) {
+    const int n = nstrip(range[r][1]);
+    if (i < n) {
+      join_strip(w, range[r][0] + (size_t)i * STRIP, strip_count(range[r][1], i));
+      return;
+    }
+    i -= n;
+  }
+}
+
+static void backward(sq_worker *w)
+{
+  size_t range[2][2];
+  int n = 0;
+  sq_parallel_groups(w->crew.threads, ngroup(w), backward_group, w);
+  if (ngroup(w) < 2) return;
+  const int nrange = sq_model_segment_ranges(w->model, w->segment, range);
+  for (int r = 0; r < nrange; ++r) n += nstrip(range[r][1]);
+  by_all_threads(w, n, join_block);
+}
+
+/* ---- the team ---------------------------------------------------------------------------------------- */
+
+static sq_team_tree tree_of(const sq_worker *w)
+{
+  return (sq_team_tree){.team = w->crew.team, .nshard = w->nshard, .level = w->level, .piece = w->piece};
+}
+
+/* Sums of this member's shards in the order of the tree, then of the members', handed to all shards. */
+static void share_sums(sq_worker *w)
+{
+  double part[SQ_MAX_SHARDS];
+  const int nsum = sq_model_nsum(w->model);
+  const sq_team_tree tree = tree_of(w);
+
+  for (int i = 0; i < nsum; ++i) {
+    for (int s = 0; s < w->nmine; ++s) part[s] = w->area[s].sum[i];
+    w->total[i] = w->nmine > 0 ? sq_tree_sum_double(w->nmine, part) : 0;
+  }
+  sq_team_sum_double(&tree, (size_t)nsum, w->total);
+  for (int s = 0; s < w->nmine; ++s) memcpy(w->area[s].sum, w->total, (size_t)nsum * sizeof *w->total);
+}
+
+static sq_tally tally_sum(const sq_worker *w)
+{
+  double loss[SQ_MAX_SHARDS], sum[3] = {0};
+  const sq_team_tree tree = tree_of(w);
+
+  for (int s = 0; s < w->nmine; ++s) {
+    const sq_tally *t = &w->tally[w->first + s];
+    loss[s] = t->loss_sum;
+    sum[1] += (double)t->nlabel; /* counts: exact */
+    sum[2] += (double)t->ncorrect;
+  }
+  if (w->nmine > 0) sum[0] = sq_tree_sum_double(w->nmine, loss);
+  sq_team_sum_double(&tree, 3, sum);
+  return (sq_tally){.loss_sum = sum[0], .nlabel = (long)sum[1], .ncorrect = (long)sum[2]};
+}
+
+static void sum_gradient(sq_worker *w)
+{
+  const sq_team_tree tree = tree_of(w);
+  if (team_size(&w->crew) == 1) return;
+  if (!in_parts(w)) {
+    sq_team_sum(&tree, sq_model_ngradient(w->model), w->grad);
+    return;
+  }
+  sq_team_scatter(&tree, gradient_bound(w), w->grad);
+  if (sq_model_nderived(w->model) > 0)
+    sq_team_gather(w->crew.team, gradient_bound(w), sizeof *w->grad, w->grad);
+}
+
+/* ---- derived quantities: layers are independent ------------------------------------------------------ */
+
+/* The member that makes them for all, or -1: every member its own. */
+static int maker_of(const sq_worker *w, int layer)
+{
+  const int large = sq_model_derived_range(w->model, layer).count >= DERIVE_FOR_ALL_FROM;
+  return large && team_size(&w->crew) > 1 ? layer % team_size(&w->crew) : -1;
+}
+
+static int makes(const sq_worker *w, int layer)
+{
+  const int maker = maker_of(w, layer);
+  return sq_model_derived_range(w->model, layer).count > 0 && (maker < 0 || maker == team_rank(&w->crew));
+}
+
+/* The areas serve as room, one a group of threads. */
+static int derive_groups(const sq_worker *w)
+{
+  return smaller(smaller(w->narea, w->crew.threads), sq_model_nlayer(w->model));
+}
+
+static void derive_group(void *ctx, int g)
+{
+  sq_worker *w = ctx;
+  for (int i = g; i < sq_model_nlayer(w->model); i += derive_groups(w))
+    if (makes(w, i)) sq_model_derive_layer(w->model, i, w->theta, w->derived, w->area[g].work);
+}
+
+static void derive_group_back(void *ctx, int g)
+{
+  sq_worker *w = ctx;
+  for (int i = g; i < sq_model_nlayer(w->model); i += derive_groups(w))
+    if (makes(w, i)) sq_model_derive_layer_back(w->model, i, w->theta, w->derived, w->grad, w->area[g].work);
+}
+
+static void share_layers(sq_worker *w, sq_range (*range)(const sq_model *m, int layer), sq_real *x)
+{
+  for (int i = 0; i < sq_model_nlayer(w->model); ++i) {
+    const int maker = maker_of(w, i);
+    const sq_range r = range(w->model, i);
+    if (maker >= 0) sq_team_share(w->crew.team, maker, x + r.first, r.count * sizeof *x);
+  }
+}
+
+static void derive(sq_worker *w)
+{
+  if (sq_model_nderived(w->model) == 0) return;
+  sq_parallel_groups(w->crew.threads, derive_groups(w), derive_group, w);
+  share_layers(w, sq_model_derived_range, w->derived);
+}
+
+static void derive_back(sq_worker *w)
+{
+  if (sq_model_nderived(w->model) == 0) return;
+  sq_parallel_groups(w->crew.threads, derive_groups(w), derive_group_back, w);
+  share_layers(w, sq_model_mixer_range, w->grad);
+}
+
+/* ---- a batch ----------------------------------------------------------------------------------------- */
 
 static void begin(sq_worker *w, const sq_real *theta, const sq_batch *b, const sq_pass *p)
 {
@@ -158,22 +471,16 @@ static void begin(sq_worker *w, const sq_real *theta, const sq_batch *b, const s
   w->pass = *p;
   w->pass.derived = w->derived;
   w->scale = sq_batch_scale(b);
-  w->tree.nshard = sq_shard_count(sq_batch_examples(b));
-  for (int s = 0; s < w->tree.nshard; ++s) w->tally[s] = (sq_tally){0};
-  sq_model_derive(w->model, theta, w->derived, w->shard_work[0]);
-}
-
-/* The shards' sums in the order of the tree, handed to all of them. */
-static void share_sums(sq_worker *w)
-{
-  double part[SQ_MAX_SHARDS];
-  const int nsum = sq_model_nsum(w->model), nshard = w->tree.nshard;
-
-  for (int i = 0; i < nsum; ++i) {
-    for (int s = 0; s < nshard; ++s) part[s] = w->sum[s][i];
-    w->total[i] = sq_tree_sum_double(nshard, part);
-  }
-  for (int s = 0; s < nshard; ++s) memcpy(w->sum[s], w->total, (size_t)nsum * sizeof *w->total);
+  w->nshard = sq_shard_count(sq_batch_examples(b));
+  const int levels = sq_tree_levels(w->nshard);
+  w->level = levels > w->team_bits ? levels - w->team_bits : 0;
+  w->depth = w->level - smaller(w->group_bits, w->level);
+  w->first = team_rank(&w->crew) << w->level;
+  const int left = w->nshard - w->first;
+  w->nmine = left < 0 ? 0 : smaller(left, 1 << w->level);
+  SQ_ASSERT((w->coupled ? w->nmine : ngroup(w)) <= w->narea);
+  for (int s = 0; s < w->nshard; ++s) w->tally[s] = (sq_tally){0};
+  derive(w);
 }
 
 void sq_batch_gradient(sq_worker *w, const sq_real *theta, const sq_batch *b, const sq_pass *p, sq_real *grad,
@@ -182,19 +489,21 @@ void sq_batch_gradient(sq_worker *w, const sq_real *theta, const sq_batch *b, co
   const int nsync = p->train ? sq_model_nsync(w->model) : 0;
 
   begin(w, theta, b, p);
-  memset(grad, 0, sq_model_ngradient(w->model) * sizeof *grad);
+  w->grad = grad;
+  by_all_threads(w, nstrip(sq_model_ngradient(w->model)), zero_strip);
   for (w->segment = 0; w->segment < nsync; ++w->segment) {
-    for (int s = 0; s < w->tree.nshard; ++s) run_segment(w, s, NULL);
+    sq_parallel_groups(w->crew.threads, ngroup(w), forward_group, w);
     share_sums(w);
-    sq_model_statistics(w->model, w->segment, w->total, grad);
+    /* The members' vectors will be added, and these numbers are the batch's already. */
+    if (team_rank(&w->crew) == 0) sq_model_statistics(w->model, w->segment, w->total, grad);
   }
   for (; w->segment <= 2 * nsync; ++w->segment) {
-    w->tree.nrange = sq_model_segment_ranges(w->model, w->segment, w->tree.range);
-    sq_tree_add(&w->tree, grad);
+    backward(w);
     if (w->segment < 2 * nsync) share_sums(w);
   }
-  sq_model_derive_back(w->model, theta, w->derived, grad, w->shard_work[0]);
-  *tally = tally_sum(w->tree.nshard, w->tally);
+  sum_gradient(w);
+  derive_back(w);
+  *tally = tally_sum(w);
 }
 
 void sq_batch_evaluate(sq_worker *w, const sq_real *theta, const sq_batch *b, sq_tally *tally)
@@ -203,6 +512,84 @@ void sq_batch_evaluate(sq_worker *w, const sq_real *theta, const sq_batch *b, sq
 
   begin(w, theta, b, &evaluation);
   w->segment = 0;
-  for (int s = 0; s < w->tree.nshard; ++s) run_segment(w, s, NULL);
-  *tally = tally_sum(w->tree.nshard, w->tally);
+  sq_parallel_groups(w->crew.threads, ngroup(w), forward_group, w);
+  *tally = tally_sum(w);
+}
+
+/* ---- the optimiser ----------------------------------------------------------------------------------- */
+
+static void squares_block(void *ctx, int i)
+{
+  sq_worker *w = ctx;
+  const sq_optim_block *b = &w->block[i];
+  w->squares[i] = sq_optim_squares(sq_model_params(w->model), b, w->g);
+}
+
+static void update_block(void *ctx, int i)
+{
+  sq_worker *w = ctx;
+  sq_optim_update(&w->step, &w->block[i], w->g, w->m, w->v, w->update);
+}
+
+typedef struct {
+  sq_worker *w;
+  int first, end, per; /* blocks; of one call */
+  sq_block_fn run;
+} block_strips;
+
+static void run_blocks(void *ctx, int i)
+{
+  const block_strips *s = ctx;
+  const int end = smaller(s->first + (i + 1) * s->per, s->end);
+  for (int b = s->first + i * s->per; b < end; ++b) s->run(s->w, b);
+}
+
+static void run_block_strips(void *ctx, int g)
+{
+  const block_strips *s = ctx;
+  (void)g;
+  sq_parallel_blocks((s->end - s->first + s->per - 1) / s->per, run_blocks, ctx);
+}
+
+/* run(w, b) for this member's blocks, several at a time: most tensors are small. */
+static void each_block(sq_worker *w, sq_block_fn run)
+{
+  block_strips s = {.w = w, .end = w->nblock, .per = 8, .run = run};
+  if (in_parts(w)) {
+    const int part = sq_team_part(w->crew.team);
+    s.first = (int)block_bound(w)[part];
+    s.end = (int)block_bound(w)[part + 1];
+  }
+  sq_parallel_groups(s.end - s.first > s.per ? w->crew.threads : 1, 1, run_block_strips, &s);
+}
+
+double sq_worker_step(sq_worker *w, const sq_adamw *o, double lr, double ssm_lr, long t, const sq_real *g,
+                      sq_real *m, sq_real *v, sq_real *theta)
+{
+  double squares = 0;
+
+  SQ_ASSERT(t >= 1);
+  w->g = g;
+  w->m = m;
+  w->v = v;
+  w->update = theta;
+  each_block(w, squares_block);
+  if (in_parts(w)) sq_team_gather(w->crew.team, block_bound(w), sizeof *w->squares, w->squares);
+  for (int i = 0; i < w->nblock; ++i) squares += w->squares[i];
+  const double norm = sqrt(squares);
+  if (!isfinite(norm)) return norm;
+  w->step = (sq_optim_step){.o = o,
+                            .params = sq_model_params(w->model),
+                            .lr = lr,
+                            .ssm_lr = ssm_lr,
+                            .clip = sq_optim_clip(o, norm),
+                            .t = t};
+  each_block(w, update_block);
+  sq_worker_gather(w, theta);
+  return norm;
+}
+
+void sq_worker_gather(sq_worker *w, sq_real *x)
+{
+  if (in_parts(w)) sq_team_gather(w->crew.team, theta_bound(w), sizeof *x, x);
 }

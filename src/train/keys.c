@@ -45,8 +45,10 @@ static const sq_key run_keys[] = {
     {"run.checkpoint_minutes", SQ_KEY_REAL, "10", 0, 1e6, NULL,
      "minutes between checkpoints of a running cell"},
     {"run.save_weights", SQ_KEY_BOOL, "false", 0, 0, NULL, "keep the trained parameters in the results file"},
-    {"run.threads", SQ_KEY_INT, "1", 1, 1024, NULL, "BLAS threads of a rank"},
-    {"run.team", SQ_KEY_STRING, "\"auto\"", 0, 0, "auto", "ranks that share a cell"},
+    {"run.threads", SQ_KEY_INT, "1", 1, 1024, NULL,
+     "OpenMP threads of a rank, which train its cell together"},
+    {"run.team", SQ_KEY_STRING, "\"auto\"", 0, 0, "auto|1|2|4|8|16",
+     "ranks that train a cell together; auto: more than one where there are more ranks than cells"},
 };
 
 static sq_status train_check(const sq_config *c)

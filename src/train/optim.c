@@ -10,6 +10,7 @@
  *
  * One pass reads the gradient for its norm, one does everything else: at 2 million parameters the step is
  * memory traffic. */
+#include <limits.h>
 #include <math.h>
 
 #include "sq/simd.h"
@@ -92,43 +93,85 @@ static int has_decay(const sq_adamw *o, const sq_param *q)
   return o->rule != SQ_RULE_CORRECTED || !(q->flags & SQ_PARAM_NO_DECAY);
 }
 
-double sq_adamw_step(const sq_adamw *o, const sq_param_list *params, double lr, double ssm_lr, long t,
-                     const sq_real *g, sq_real *m, sq_real *v, sq_real *theta)
-{
-  SQ_ASSERT(t >= 1);
-  double squares = 0;
-  for (int p = 0; p < params->n; ++p)
-    if (!(params->v[p].flags & SQ_PARAM_BUFFER))
-      squares += sum_of_squares(params->v[p].count, g + params->v[p].offset);
-  const double norm = sqrt(squares);
-  if (!isfinite(norm)) return norm;
+/* ---- blocks ------------------------------------------------------------------------------------------ */
 
-  const double bias1 = 1 - pow(o->beta1, (double)t), bias2 = 1 - pow(o->beta2, (double)t);
-  const double clip = o->clip > 0 ? fmin(1.0, o->clip / (norm + NORM_TINY)) : 1.0;
-  coefficients k = {
-      .clip = (sq_real)clip,
+/* Block i of tensor p; 0 if it has none. */
+static int block_of(const sq_param_list *l, int p, size_t i, sq_optim_block *b)
+{
+  const size_t at = i * SQ_OPTIM_BLOCK, count = l->v[p].count;
+  if (at >= count) return 0;
+  *b = (sq_optim_block){p, l->v[p].offset + at, count - at < SQ_OPTIM_BLOCK ? count - at : SQ_OPTIM_BLOCK};
+  return 1;
+}
+
+int sq_optim_nblock(const sq_param_list *l)
+{
+  size_t n = 0;
+  for (int p = 0; p < l->n; ++p) n += (l->v[p].count + SQ_OPTIM_BLOCK - 1) / SQ_OPTIM_BLOCK;
+  SQ_ASSERT(n <= INT_MAX);
+  return (int)n;
+}
+
+void sq_optim_blocks(const sq_param_list *l, sq_optim_block *b)
+{
+  for (int p = 0; p < l->n; ++p)
+    for (size_t i = 0; block_of(l, p, i, b); ++i) ++b;
+}
+
+double sq_optim_squares(const sq_param_list *l, const sq_optim_block *b, const sq_real *g)
+{
+  return l->v[b->tensor].flags & SQ_PARAM_BUFFER ? 0 : sum_of_squares(b->count, g + b->first);
+}
+
+double sq_optim_clip(const sq_adamw *o, double norm)
+{
+  return o->clip > 0 ? fmin(1.0, o->clip / (norm + NORM_TINY)) : 1.0;
+}
+
+void sq_optim_update(const sq_optim_step *s, const sq_optim_block *b, const sq_real *g, sq_real *m,
+                     sq_real *v, sq_real *theta)
+{
+  const sq_adamw *o = s->o;
+  const sq_param *q = &s->params->v[b->tensor];
+  const size_t at = b->first;
+  const double rate = in_ssm_group(o, q) ? s->ssm_lr : s->lr;
+  const double bias1 = 1 - pow(o->beta1, (double)s->t), bias2 = 1 - pow(o->beta2, (double)s->t);
+
+  if (q->flags & SQ_PARAM_BUFFER) {
+    update_buffer(b->count, g + at, theta + at);
+    return;
+  }
+  const coefficients k = {
+      .clip = (sq_real)s->clip,
       .beta1 = (sq_real)o->beta1,
       .beta2 = (sq_real)o->beta2,
       .one_minus_beta1 = (sq_real)(1 - o->beta1),
       .one_minus_beta2 = (sq_real)(1 - o->beta2),
       .rsqrt_bias2 = (sq_real)(1 / sqrt(bias2)),
       .eps = (sq_real)o->eps,
+      .rate = (sq_real)(rate / bias1),
+      .keep = (sq_real)(has_decay(o, q) ? 1 - rate * o->weight_decay : 1.0),
   };
-  for (int p = 0; p < params->n; ++p) {
-    const sq_param *q = &params->v[p];
-    const size_t at = q->offset;
-    const double rate = in_ssm_group(o, q) ? ssm_lr : lr;
-    if (q->flags & SQ_PARAM_BUFFER) {
-      update_buffer(q->count, g + at, theta + at);
-      continue;
-    }
-    k.rate = (sq_real)(rate / bias1);
-    k.keep = (sq_real)(has_decay(o, q) ? 1 - rate * o->weight_decay : 1.0);
-    if ((q->flags & SQ_PARAM_COMPLEX) && o->complex_rule != SQ_COMPLEX_SPLIT)
-      update_complex(q->count, k, o->complex_rule == SQ_COMPLEX_LITERAL ? -1 : 1, g + at, m + at, v + at,
-                     theta + at);
-    else
-      update(q->count, k, g + at, m + at, v + at, theta + at);
-  }
+  if ((q->flags & SQ_PARAM_COMPLEX) && o->complex_rule != SQ_COMPLEX_SPLIT)
+    update_complex(b->count, k, o->complex_rule == SQ_COMPLEX_LITERAL ? -1 : 1, g + at, m + at, v + at,
+                   theta + at);
+  else
+    update(b->count, k, g + at, m + at, v + at, theta + at);
+}
+
+double sq_adamw_step(const sq_adamw *o, const sq_param_list *params, double lr, double ssm_lr, long t,
+                     const sq_real *g, sq_real *m, sq_real *v, sq_real *theta)
+{
+  SQ_ASSERT(t >= 1);
+  sq_optim_block b;
+  double squares = 0;
+  for (int p = 0; p < params->n; ++p)
+    for (size_t i = 0; block_of(params, p, i, &b); ++i) squares += sq_optim_squares(params, &b, g);
+  const double norm = sqrt(squares);
+  if (!isfinite(norm)) return norm;
+  const sq_optim_step s = {
+      .o = o, .params = params, .lr = lr, .ssm_lr = ssm_lr, .clip = sq_optim_clip(o, norm), .t = t};
+  for (int p = 0; p < params->n; ++p)
+    for (size_t i = 0; block_of(params, p, i, &b); ++i) sq_optim_update(&s, &b, g, m, v, theta);
   return norm;
 }

@@ -133,11 +133,21 @@ long sq_train_snapshot_step(long total, int S, int k)
   return (2 * k * total + S + 1) / (2 * ((long)S + 1));
 }
 
-void sq_train_model_dims(const sq_config *c, const sq_task_info *info, sq_model_dims *d)
+static int larger_batch(const sq_config *c)
 {
   const int batch = sq_config_int(c, "train.batch_size");
   const int eval = (int)optional_int(c, "train.eval_batch_size", batch);
-  const int larger = batch > eval ? batch : eval, shards = sq_shard_count(larger);
+  return batch > eval ? batch : eval;
+}
+
+int sq_train_nshard(const sq_config *c)
+{
+  return sq_shard_count(larger_batch(c));
+}
+
+void sq_train_model_dims(const sq_config *c, const sq_task_info *info, sq_model_dims *d)
+{
+  const int larger = larger_batch(c), shards = sq_shard_count(larger);
   const int nseq =
       (larger + shards - 1) / shards; /* floor((s+1)B/S) - floor(sB/S) <= ceil(B/S); grows with B */
   const int each = info->dual ? 2 : 1;
@@ -210,7 +220,18 @@ static void warn_long_warmup(const sq_config *c, const sq_train_settings *s)
   sq_format(last, sizeof last, "%s", text);
 }
 
-sq_status sq_train_plan_cell(const sq_config *c, sq_train_plan *p)
+static void plan_bytes(const sq_config *c, const sq_model *m, int threads, size_t run_bytes, sq_train_plan *p)
+{
+  p->nshard = sq_shard_count(sq_config_int(c, "train.batch_size"));
+  for (int j = 0; j <= SQ_SHARD_BITS; ++j) {
+    const sq_team team = {.size = 1 << j};
+    const sq_crew crew = {.threads = threads, .team = &team};
+    p->team_bytes[j] = run_bytes + sq_worker_bytes(m, sq_train_nshard(c), &crew);
+  }
+  p->bytes = p->team_bytes[0];
+}
+
+sq_status sq_train_plan_threads(const sq_config *c, int threads, sq_train_plan *p)
 {
   sq_status st = SQ_OK;
   sq_model *m = NULL;
@@ -230,8 +251,13 @@ sq_status sq_train_plan_cell(const sq_config *c, sq_train_plan *p)
   p->nstage = 2 + s.snapshots;
   SQ_TRY(plan_flops(m, &s, p));
   sq_train_memory_take(&count, &s, m, &p->task, &mem);
-  p->bytes = count.used + sq_worker_bytes(m);
+  plan_bytes(c, m, threads, count.used, p);
 done:
   sq_model_destroy(&m);
   return st;
+}
+
+sq_status sq_train_plan_cell(const sq_config *c, sq_train_plan *p)
+{
+  return sq_train_plan_threads(c, sq_config_int(c, "run.threads"), p);
 }

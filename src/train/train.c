@@ -24,6 +24,7 @@ typedef struct {
 typedef struct {
   const sq_model *model;
   const sq_task *task;
+  const sq_team *team; /* NULL: alone */
   const sq_task_info *info;
   const sq_train_hooks *hooks;
   sq_train_result *result;
@@ -75,19 +76,42 @@ static double training_flops(run *r, const sq_batch *b, long nlabel)
 
 /* ---- hooks ------------------------------------------------------------------------------------------- */
 
+/* The hooks are the first member's; all take part in what comes of them. */
+static int first(const run *r)
+{
+  return r->team == NULL || r->team->rank == 0;
+}
+
+enum { ASK_STOP = 1, ASK_SAVE = 2 };
+
+/* Stop before the next step or batch, if any member wants it; save: whether a checkpoint is due too. */
+static int asked(run *r, int save)
+{
+  const sq_train_hooks *h = r->hooks;
+  int mask = 0;
+  if (h->poll != NULL && h->poll(h->user, r->result->steps, r->s.total) != 0) mask |= ASK_STOP;
+  if (save && mask == 0 && first(r) && h->due != NULL && h->due(h->user, r->result->steps)) mask |= ASK_SAVE;
+  mask = sq_team_any(r->team, mask);
+  if (mask & ASK_STOP) {
+    r->result->outcome = SQ_OUTCOME_STOPPED;
+    r->finished = 1;
+  }
+  return mask;
+}
+
 static int stopped(run *r)
 {
-  if (r->hooks->poll == NULL || r->hooks->poll(r->hooks->user, r->result->steps, r->s.total) == 0) return 0;
-  r->result->outcome = SQ_OUTCOME_STOPPED;
-  r->finished = 1;
-  return 1;
+  return asked(r, 0) & ASK_STOP;
 }
 
 /* A stage that was stopped half way is made again by the run that goes on. */
 static sq_status stage(run *r, int k, const sq_real *theta)
 {
-  if (r->hooks->stage == NULL) return SQ_OK;
-  const sq_status st = r->hooks->stage(r->hooks->user, k, theta, sq_worker_work(r->worker));
+  sq_status st = SQ_OK;
+  if (r->hooks->stage == NULL && r->team == NULL) return SQ_OK;
+  if (first(r) && r->hooks->stage != NULL)
+    st = r->hooks->stage(r->hooks->user, k, theta, sq_worker_work(r->worker));
+  st = sq_team_agree(r->team, st);
   if (st != SQ_STOPPED) return st;
   r->result->outcome = SQ_OUTCOME_STOPPED;
   r->finished = 1;
@@ -134,9 +158,8 @@ static void train_step(run *r)
   schedule.lr = r->at.base_rate; /* the plateau rule lowers it */
   ssm_schedule.lr = r->at.ssm_base;
   r->at.rate = sq_schedule_rate(&schedule, at);
-  r->at.grad_norm =
-      sq_adamw_step(&r->s.adam, sq_model_params(r->model), r->at.rate, sq_schedule_rate(&ssm_schedule, at),
-                    step + 1, r->mem.grad, r->mem.m, r->mem.v, r->mem.theta);
+  r->at.grad_norm = sq_worker_step(r->worker, &r->s.adam, r->at.rate, sq_schedule_rate(&ssm_schedule, at),
+                                   step + 1, r->mem.grad, r->mem.m, r->mem.v, r->mem.theta);
   if (!isfinite(r->at.grad_norm)) {
     diverged(r, "gradient", step + 1);
     return;
@@ -206,7 +229,8 @@ static sq_status validate(run *r)
   r->result->train_loss = e.train_loss;
   r->at.window = (sq_tally){0};
   ++r->at.evals;
-  if (r->hooks->evaluated != NULL) SQ_TRY(r->hooks->evaluated(r->hooks->user, r->at.evals - 1, &e));
+  if (first(r) && r->hooks->evaluated != NULL) st = r->hooks->evaluated(r->hooks->user, r->at.evals - 1, &e);
+  SQ_TRY(sq_team_agree(r->team, st));
   if (!isfinite(e.valid_loss)) {
     diverged(r, "evaluation loss", e.step);
     return SQ_OK;
@@ -242,23 +266,40 @@ static sq_train_state state_of(run *r)
 
 static sq_status save(run *r)
 {
-  if (r->hooks->save == NULL) return SQ_OK;
-  const sq_train_state s = state_of(r);
-  r->at.result.outcome = SQ_OUTCOME_DONE; /* of the run that will go on */
-  return r->hooks->save(r->hooks->user, &s);
+  sq_status st = SQ_OK;
+  if (r->hooks->save == NULL && r->team == NULL) return SQ_OK;
+  sq_worker_gather(r->worker, r->mem.m);
+  sq_worker_gather(r->worker, r->mem.v);
+  if (first(r) && r->hooks->save != NULL) {
+    const sq_train_state s = state_of(r);
+    r->at.result.outcome = SQ_OUTCOME_DONE; /* of the run that will go on */
+    st = r->hooks->save(r->hooks->user, &s);
+  }
+  return sq_team_agree(r->team, st);
+}
+
+/* The state of the first member on all. */
+static void share_state(run *r, const sq_train_state *s)
+{
+  for (int i = 0; i < SQ_STATE_PARTS; ++i) sq_team_share(r->team, 0, s->part[i].data, s->part[i].bytes);
 }
 
 static sq_status restore(run *r)
 {
   int restored = 0;
-  if (r->hooks->restore == NULL) return SQ_OK;
+  sq_status st = SQ_OK;
+  if (r->hooks->restore == NULL && r->team == NULL) return SQ_OK;
   const progress fresh = r->at;
   const sq_train_state s = state_of(r);
-  const sq_status st = r->hooks->restore(r->hooks->user, &s, &restored);
-  if (restored)
+  if (first(r) && r->hooks->restore != NULL) st = r->hooks->restore(r->hooks->user, &s, &restored);
+  st = sq_team_agree(r->team, st);
+  restored = st == SQ_OK && sq_team_any(r->team, restored);
+  if (restored) {
+    share_state(r, &s);
     *r->result = r->at.result;
-  else
+  } else {
     r->at = fresh;
+  }
   return st;
 }
 
@@ -274,8 +315,10 @@ static sq_status train(run *r)
   SQ_TRY(snapshots(r)); /* more snapshots than steps: some fall on step 0 */
   while (!r->finished) {
     if (evaluation_due(r)) SQ_TRY(validate(r));
-    if (r->finished || r->at.ended || r->result->steps >= r->s.total || stopped(r)) break;
-    if (r->hooks->due != NULL && r->hooks->due(r->hooks->user, r->result->steps)) SQ_TRY(save(r));
+    if (r->finished || r->at.ended || r->result->steps >= r->s.total) break;
+    const int mask = asked(r, 1);
+    if (mask & ASK_STOP) break;
+    if (mask & ASK_SAVE) SQ_TRY(save(r));
     train_step(r);
     if (!r->finished) SQ_TRY(snapshots(r));
   }
@@ -316,24 +359,35 @@ static void begin(run *r)
                                  .train_loss = NAN};
 }
 
-sq_status sq_train_cell(const sq_config *c, const sq_model *m, const sq_task *t, const sq_train_hooks *h,
-                        sq_train_result *result)
+/* Memory of a run, on every member or on none. */
+static sq_status memory_take(run *r, const sq_crew *crew, int nshard, sq_arena *arena)
+{
+  sq_arena count = {0};
+  sq_status st;
+  sq_train_memory_take(&count, &r->s, r->model, r->info, &r->mem);
+  SQ_TRY(sq_arena_create(arena, count.used, "parameters, optimiser and batch of a cell"));
+  sq_train_memory_take(arena, &r->s, r->model, r->info, &r->mem);
+  SQ_TRY(sq_worker_create(r->model, nshard, crew, &r->worker));
+done:
+  return sq_team_agree(r->team, st);
+}
+
+sq_status sq_train_cell(const sq_config *c, const sq_model *m, const sq_task *t, const sq_crew *crew,
+                        const sq_train_hooks *h, sq_train_result *result)
 {
   static const sq_train_hooks none = {0};
   sq_status st = SQ_OK;
-  sq_arena arena = {0}, count = {0};
+  sq_arena arena = {0};
   run r = {.model = m,
            .task = t,
+           .team = crew != NULL && crew->team != NULL && crew->team->size > 1 ? crew->team : NULL,
            .info = sq_task_describe(t),
            .hooks = h != NULL ? h : &none,
            .result = result,
            .epoch = -1};
 
-  SQ_TRY(sq_train_settings_read(c, r.info, &r.s));
-  sq_train_memory_take(&count, &r.s, m, r.info, &r.mem);
-  SQ_TRY(sq_arena_create(&arena, count.used, "parameters, optimiser and batch of a cell"));
-  sq_train_memory_take(&arena, &r.s, m, r.info, &r.mem);
-  SQ_TRY(sq_worker_create(m, &r.worker));
+  SQ_TRY(sq_train_settings_read(c, r.info, &r.s)); /* the same on all members, errors included */
+  SQ_TRY(memory_take(&r, crew, sq_train_nshard(c), &arena));
   begin(&r);
   SQ_TRY(restore(&r));
   SQ_TRY(train(&r));

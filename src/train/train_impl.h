@@ -4,8 +4,8 @@
 #include "sq/base.h"
 #include "sq/train.h"
 
-/* ---- gradient.c: the tree, apart from any model, so that its order can be tested --------------------- */
-#define SQ_TREE_BUFFERS 3 /* log2(SQ_MAX_SHARDS): one for the right half at each level */
+/* ---- tree.c: the tree, apart from any model, so that its order can be tested ------------------------- */
+#define SQ_TREE_BUFFERS SQ_SHARD_BITS /* one for the right half at each level */
 typedef struct {
   int nshard, nrange;
   size_t range[2][2]; /* {first, count}: the elements of the vector that are summed */
@@ -16,8 +16,53 @@ typedef struct {
 } sq_tree;
 /* The shards' sum into the ranges of out, which are zero before. */
 void sq_tree_add(const sq_tree *t, sq_real *out);
+/* Of shards first .. first + 2^level - 1 only, the node of the tree above them (level buffers). */
+void sq_tree_add_node(const sq_tree *t, int first, int level, sq_real *out);
+/* sum += x, x = 0 */
+void sq_tree_join(size_t n, sq_real *sum, sq_real *x);
 /* The same order over one number a shard; value (nshard) is overwritten, the sum is returned. */
 double sq_tree_sum_double(int nshard, double *value);
+int sq_tree_levels(int nshard); /* smallest L with 2^L >= nshard */
+
+/* ---- team.c: sums over the members in the order of the tree ------------------------------------------
+ * Member k has the node of shards k 2^level .. (k+1) 2^level - 1 of nshard; members past the last shard have nothing,
+ * and nothing is added for them. */
+typedef struct {
+  const sq_team *team;
+  int nshard, level;
+  void *piece; /* SQ_PIECE sq_reals or doubles */
+} sq_team_tree;
+#define SQ_PIECE ((size_t)1 << 16)
+/* Into x on every member: the whole vector between pairs of members.  n doubles: at most SQ_PIECE. */
+void sq_team_sum(const sq_team_tree *t, size_t n, sq_real *x);
+void sq_team_sum_double(const sq_team_tree *t, size_t n, double *x);
+/* Parts bound[i] .. bound[i+1]-1, i = sq_team_part(): each member's own part of x becomes the sum. */
+int sq_team_part(const sq_team *t);
+void sq_team_scatter(const sq_team_tree *t, const size_t *bound, sq_real *x);
+/* Each member's own part of x, elements of `size` bytes, on all. */
+void sq_team_gather(const sq_team *t, const size_t *bound, size_t size, void *x);
+
+/* ---- optim.c: a step in blocks ------------------------------------------------------------------------
+ * A block is SQ_OPTIM_BLOCK elements of one tensor, from its start: the norm is a sum of blocks in their order, and a
+ * block is updated by whoever has it. */
+#define SQ_OPTIM_BLOCK 8192
+typedef struct {
+  int tensor;
+  size_t first, count; /* in theta */
+} sq_optim_block;
+int sq_optim_nblock(const sq_param_list *l);
+void sq_optim_blocks(const sq_param_list *l, sq_optim_block *b);
+typedef struct {
+  const sq_adamw *o;
+  const sq_param_list *params;
+  double lr, ssm_lr, clip;
+  long t;
+} sq_optim_step;
+double sq_optim_squares(const sq_param_list *l, const sq_optim_block *b, const sq_real *g);
+/* From the gradient's norm. */
+double sq_optim_clip(const sq_adamw *o, double norm);
+void sq_optim_update(const sq_optim_step *s, const sq_optim_block *b, const sq_real *g, sq_real *m,
+                     sq_real *v, sq_real *theta);
 
 /* ---- plan.c: the numbers of a run, read once from its configuration ---------------------------------- */
 typedef struct {

@@ -118,17 +118,18 @@ static sq_status load(const bench_options *o, const char *extra, sq_experiment *
 
 sq_status bench_open(const bench_options *o, const char *extra, bench_cell *b)
 {
+  const sq_crew crew = {.threads = o->threads};
   sq_status st;
 
   *b = (bench_cell){0};
-  sq_log_quiet(1); /* the base configuration has keys that some models do not know */
-  sq_blas_set_threads(o->threads);
+  sq_log_quiet(1);        /* the base configuration has keys that some models do not know */
+  sq_blas_set_threads(1); /* the threads of a step have shards and blocks of their own */
   SQ_TRY(load(o, extra, &b->experiment));
   b->c = sq_experiment_cell(b->experiment, 0);
-  SQ_TRY(sq_train_plan_cell(b->c, &b->plan));
+  SQ_TRY(sq_train_plan_threads(b->c, o->threads, &b->plan));
   SQ_TRY(sq_task_open(b->c, &b->task));
   SQ_TRY(sq_model_create(b->c, b->plan.dims, &b->model));
-  SQ_TRY(sq_worker_create(b->model, &b->worker));
+  SQ_TRY(sq_worker_create(b->model, sq_train_nshard(b->c), &crew, &b->worker));
   const size_t n = sq_model_params(b->model)->total, B = (size_t)sq_config_int(b->c, "train.batch_size");
   b->theta = sq_calloc(3 * n + sq_model_ngradient(b->model), sizeof *b->theta, "parameters");
   b->batch = sq_calloc(1, sq_task_batch_bytes(&b->plan.task, (int)B), "batch");
@@ -170,7 +171,7 @@ bench_time bench_step(bench_cell *b, const bench_options *o)
   const sq_pass pass = {
       .rows = &batch.rows, .train = 1, .seed = 1, .step = (uint64_t)b->step, .seq_len = info->seq_len};
   sq_batch_gradient(b->worker, b->theta, &batch, &pass, b->grad, &tally);
-  (void)sq_adamw_step(&adam, sq_model_params(b->model), 1e-3, 1e-3, ++b->step, b->grad, b->m, b->v, b->theta);
+  (void)sq_worker_step(b->worker, &adam, 1e-3, 1e-3, ++b->step, b->grad, b->m, b->v, b->theta);
   const double end = bench_now_s(o);
   return (bench_time){made - start, end - made, tally.loss_sum / (double)tally.nlabel};
 }

@@ -43,7 +43,9 @@ static int read_options(int argc, char **argv, options *o)
     else
       return 0;
   }
-  if (o->split < 0) o->split = (o->steps + 1) / 2;
+  /* The clock before a function is not for several threads. */
+  if (o->split < 0) o->split = o->shared.threads > 1 ? 0 : (o->steps + 1) / 2;
+  if (o->shared.threads > 1 && o->split > 0) return 0;
   return o->shared.config != NULL && o->steps > 0;
 }
 
@@ -88,9 +90,9 @@ static void print(const bench_cell *b, const options *o, const result *r)
   const char *advice = sq_blas_advice();
   const double median = r->step_s[o->steps / 2], input = r->input_s[o->steps / 2],
                rate = b->plan.flops_step / median * 1e-9;
-  printf("config %s\nmodel %s\nprecision %s\ncpu %s\nblas %s, kernel %s, threads %d\n", o->shared.config,
+  printf("config %s\nmodel %s\nprecision %s\ncpu %s\nblas %s, kernel %s\nthreads %d\n", o->shared.config,
          o->shared.model ? o->shared.model : "-", SQ_PRECISION, sq_cpu_model(), blas.name, blas.kernel,
-         blas.threads);
+         o->shared.threads);
   if (advice != NULL) printf("blas_advice %s\n", advice);
   printf("clock %s\nparameters %ld\nsteps %d\nlast_loss %.4f\n",
          o->shared.clock == CLOCK_MONOTONIC ? "wall" : "cpu", b->plan.nparam, o->steps, r->loss);
@@ -115,7 +117,7 @@ int main(int argc, char **argv)
     fprintf(stderr, "usage: bench-step " BENCH_OPTIONS " [--steps N] [--split N]\n");
     return 2;
   }
-  sq_blas_set_threads(o.shared.threads);
+  sq_blas_set_threads(1);
   r.step_s = sq_calloc(2 * (size_t)o.steps, sizeof *r.step_s, "times");
   if (r.step_s == NULL) SQ_TRY(SQ_ERR_MEMORY);
   r.input_s = r.step_s + o.steps;

@@ -262,12 +262,12 @@ TIMED(PHASE_INPUT, sq_task_batch,
       (t, split, nseq, index, pad, store, out))
 
 /* The only one with a value. */
-extern __typeof__(sq_adamw_step) __real_sq_adamw_step, __wrap_sq_adamw_step; /* TIMED, by hand */
-double __wrap_sq_adamw_step(const sq_adamw *o, const sq_param_list *params, double lr, double ssm_lr, long t,
-                            const sq_real *g, sq_real *m, sq_real *v, sq_real *theta)
+extern __typeof__(sq_worker_step) __real_sq_worker_step, __wrap_sq_worker_step; /* TIMED, by hand */
+double __wrap_sq_worker_step(sq_worker *w, const sq_adamw *o, double lr, double ssm_lr, long t,
+                             const sq_real *g, sq_real *m, sq_real *v, sq_real *theta)
 {
   enter(PHASE_OPTIMISER);
-  const double norm = __real_sq_adamw_step(o, params, lr, ssm_lr, t, g, m, v, theta);
+  const double norm = __real_sq_worker_step(w, o, lr, ssm_lr, t, g, m, v, theta);
   leave();
   return norm;
 }

@@ -45,7 +45,9 @@ cat >one.json <<END
 $(cat softmax.json)
 END
 expect 0 -- "$s" plan one.json --ranks 1
-grep -q 'a second rank is of no use' out.txt || fail "plan of one cell does not speak of a second rank"
+grep -q 'more than 16 ranks are of no use' out.txt || fail "plan of one cell of 16 sequences does not speak of ranks"
+expect 0 -- "$s" plan one.json --ranks 1 --set train.batch_size=1
+grep -q 'a second rank is of no use' out.txt || fail "plan of one cell of one sequence does not speak of a second rank"
 expect 0 -- "$s" plan swept.json --set train.warmup=4000
 [ "$(grep -c 'warning: train.warmup 4000 is longer than the run (20 steps): the rate never reaches train.lr' err.txt)" = 1 ] ||
   fail "plan does not warn once of a long warm-up: $(cat err.txt)"
