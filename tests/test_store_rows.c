@@ -1,11 +1,14 @@
 /* tests/test_store_rows.c: rows written by many ranks are read back by one; resume; errors on all ranks. */
+#include <fcntl.h>
 #include <math.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -277,6 +280,16 @@ static void files_that_cannot_be_made_are_refused_on_every_rank(void **state)
   fixture_clear(&f);
 }
 
+static void *give_signs_of_life(void *lock)
+{
+  const struct timespec moment = {0, 200000000};
+  for (int i = 0; i < 15; ++i) {
+    nanosleep(&moment, NULL);
+    utimensat(AT_FDCWD, lock, NULL, 0);
+  }
+  return NULL;
+}
+
 static void write_lock(const char *host, long pid)
 {
   char lock[400];
@@ -309,12 +322,15 @@ static void a_file_that_is_being_written_is_refused_to_others(void **state)
   assert_int_not_equal(access(lock, F_OK), 0);
   assert_false(sq_store_is_written(file, who, sizeof who));
   MPI_Barrier(MPI_COMM_WORLD);
-  /* Of another host only the text tells. */
+  /* Of another host only signs of life tell. */
+  pthread_t thread;
   if (rank == 0) write_lock("another-host", 1);
+  if (rank == 0) assert_int_equal(pthread_create(&thread, NULL, give_signs_of_life, lock), 0);
   MPI_Barrier(MPI_COMM_WORLD);
   assert_true(sq_store_is_written(file, who, sizeof who));
   expect(sq_store_resume(MPI_COMM_WORLD, file, &f.plan, &s), SQ_ERR_USAGE,
          "process 1 on host another-host (started 2020-01-01T00:00:00Z)");
+  if (rank == 0) assert_int_equal(pthread_join(thread, NULL), 0);
   /* On this host nobody holds it, though process 1 lives: its number has been given away again. */
   assert_int_equal(gethostname(host, sizeof host), 0);
   MPI_Barrier(MPI_COMM_WORLD);
