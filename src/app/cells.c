@@ -398,8 +398,8 @@ static const char *what_to_reduce(const sq_cells *c, int i)
 {
   const sq_config *cell = sq_experiment_cell(c->experiment, i);
   const sq_train_plan *p = &c->plan[i];
-  /* Parameters, two moments, gradient, best weights, and three of the gradient tree. */
-  const double vectors = 8.0 * (double)p->nparam * sizeof(sq_real);
+  /* Parameters, two moments, gradient, best weights, and four of the gradient tree. */
+  const double vectors = 9.0 * (double)p->nparam * sizeof(sq_real);
   if (vectors > 0.5 * (double)c->bytes[i])
     return "a smaller model.hidden_dim, model.state_dim or vocabulary needs less";
   /* From so many sequences on, a smaller batch has smaller shards. */
@@ -438,8 +438,8 @@ sq_status sq_cells_check_memory(const sq_cells *c, int nlocal, int team)
         SQ_ERR_USAGE,
         "%d ranks at once need %s of memory (%.0f bytes; the largest cell, %s, %s), this machine has "
         "%s (%.0f bytes): use at most %d of its ranks, or %s",
-        busy, all, need, sq_cells_label(c, largest), cell, there, have, sq_cells_ranks_that_fit(c, busy, team),
-        what_to_reduce(c, largest));
+        busy, all, need, sq_cells_label(c, largest), cell, there, have,
+        sq_cells_ranks_that_fit(c, busy, team), what_to_reduce(c, largest));
   if (need > 0.8 * have)
     sq_warn("the largest cells of %d rank%s need %s of the %s that this machine has", busy,
             busy == 1 ? "" : "s", all, there);
