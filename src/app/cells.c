@@ -398,8 +398,8 @@ static const char *what_to_reduce(const sq_cells *c, int i)
 {
   const sq_config *cell = sq_experiment_cell(c->experiment, i);
   const sq_train_plan *p = &c->plan[i];
-  /* Parameters, two moments, gradient, best weights, and three of the gradient tree. */
-  const double vectors = 8.0 * (double)p->nparam * sizeof(sq_real);
+  /* Parameters, two moments, gradient, best weights, and four of the gradient tree. */
+  const double vectors = 9.0 * (double)p->nparam * sizeof(sq_real);
   if (vectors > 0.5 * (double)c->bytes[i])
     return "a smaller model.hidden_dim, model.state_dim or vocabulary needs less";
   /* From so many sequences on, a smaller batch has smaller shards. */

@@ -436,7 +436,9 @@ sq_status sq_app_run(int argc, char **argv)
   SQ_TRY(prepare(&r));
   SQ_TRY(sq_app_agree(stopped_early(&r)));
   SQ_TRY(file_open(&r));
+  const int team = r.team; /* with fewer cells left it may be larger */
   SQ_TRY(sq_cells_team(r.cells, r.skip, sq_app_nrank(), r.o.team, &r.team));
+  if (r.team != team) SQ_TRY(sq_app_agree(check_memory(&r)));
   check_cores(&r);
   announce(&r);
   st = grid_run(&r);

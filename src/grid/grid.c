@@ -16,6 +16,7 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "sq/base.h"
 
@@ -28,6 +29,7 @@ typedef enum { JOB_WAITING, JOB_RUNNING, JOB_DONE, JOB_STOPPED } job_state;
 struct sq_grid {
   MPI_Comm all, members, comm; /* everybody; this team, or none; the teams' first ranks, or none */
   int place, team, member;     /* rank in all; size of a team; place in this one */
+  int crowded;                 /* more ranks than cores on this machine */
   int rung, heard;             /* this rank has told rank 0 to stop; how often rank 0 was told */
   int rank, nrank;             /* among the first ranks */
   const sq_grid_ops *ops;
@@ -299,20 +301,22 @@ static void wait_politely(sq_grid *g, MPI_Request *r)
 }
 
 /* Messages within a step come in microseconds, and the next step waits for them; the first member's spectra take
- * minutes.  So: look without a pause, then let others have the core, then sleep for a small part of the wait. */
-static void wait_closely(MPI_Request r[2], int n)
+ * minutes.  So: look without a pause, then let others have the core, then sleep for a small part of the wait; where
+ * ranks share cores the one that is waited for may be waiting for this core. */
+static void wait_closely(const sq_grid *g, MPI_Request r[2], int n)
 {
-  enum { LOOKS = 2000 };
+  const int looks = g->crowded ? 20 : 2000;
+  const double yields_s = g->crowded ? 0 : 1e-3;
   int done = 0;
   double start = 0;
   for (int i = 0; MPI_Testall(n, r, &done, MPI_STATUSES_IGNORE), !done; ++i) {
-    if (i < LOOKS) continue;
+    if (i < looks) continue;
     const double now = sq_wall_s();
-    if (i == LOOKS) start = now;
-    if (now - start < 1e-3) {
+    if (i == looks) start = now;
+    if (now - start < yields_s) {
       sched_yield();
     } else {
-      const struct timespec t = {0, (long)(1e9 * fmin(1e-3, (now - start) / 16))};
+      const struct timespec t = {0, (long)(1e9 * fmin(1e-3, fmax(2e-5, (now - start) / 16)))};
       nanosleep(&t, NULL);
     }
   }
@@ -334,7 +338,7 @@ void sq_grid_exchange(void *grid, int partner, const void *out, size_t nout, voi
     if (i > 0) MPI_Irecv((char *)in + at, (int)i, MPI_BYTE, partner, TAG_EXCHANGE, g->members, &r[n++]);
     if (o > 0)
       MPI_Isend((const char *)out + at, (int)o, MPI_BYTE, partner, TAG_EXCHANGE, g->members, &r[n++]);
-    wait_closely(r, n);
+    wait_closely(g, r, n);
   }
 }
 
@@ -499,6 +503,17 @@ static sq_status share_status(sq_grid *g)
   return sq_fail(st, "%s", text);
 }
 
+/* Cores of the machine, not those that this rank is bound to. */
+static int ranks_share_cores(MPI_Comm comm)
+{
+  MPI_Comm node;
+  int n;
+  MPI_Comm_split_type(comm, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node);
+  MPI_Comm_size(node, &n);
+  MPI_Comm_free(&node);
+  return n > sysconf(_SC_NPROCESSORS_ONLN);
+}
+
 static void teams_make(sq_grid *g, MPI_Comm comm)
 {
   int n;
@@ -506,6 +521,7 @@ static void teams_make(sq_grid *g, MPI_Comm comm)
   MPI_Comm_rank(g->all, &g->place);
   MPI_Comm_size(g->all, &n);
   SQ_ASSERT(1 <= g->team && g->team <= n);
+  g->crowded = ranks_share_cores(g->all);
   const int inside = g->place < n / g->team * g->team;
   g->member = inside ? g->place % g->team : 0;
   MPI_Comm_split(g->all, inside ? g->place / g->team : MPI_UNDEFINED, g->place, &g->members);

@@ -44,7 +44,7 @@ for name in softmax s5; do
 done
 
 # Stopped by a signal to any rank of a team, gone on with another team.
-long="--set train.total_steps=3000 --set train.eval_every=1000 --set run.checkpoint_minutes=0.005"
+long="--set train.total_steps=1500 --set train.eval_every=500 --set run.checkpoint_minutes=0.005"
 expect 0 -- "$s" run s5.json --out whole.h5 --quiet $long
 rank_pids() { for p in $(pgrep -f "$s run s5.json --out $1"); do [ "$(readlink /proc/$p/exe)" = "$(readlink -f "$s")" ] && echo $p; done; }
 i=0
@@ -58,7 +58,7 @@ for who in head tail; do # the first rank of the team, and the one that is left 
   got=$?
   [ $got = 75 ] || fail "SIGUSR1 to a rank of a team: exit status $got, expected 75: $(cat err.txt)"
   [ -s stop$i.h5.ckpt/cell-0 ] || fail "a stopped team has left no checkpoint"
-  expect 0 -- ranks $((2 * i)) "$s" run s5.json --out stop$i.h5 --quiet --resume --threads $i $long
+  expect 0 -- ranks $i "$s" run s5.json --out stop$i.h5 --quiet --resume --threads $((3 - i)) $long
   same_numbers whole.h5 stop$i.h5
 done
 
