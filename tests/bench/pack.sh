@@ -4,6 +4,7 @@
 #
 #   tar xf seqspectra-bench.tar.xz && seqspectra-bench/run                   all.sh, with its options behind
 #   seqspectra-bench/run bench-step bench/mqar.json --model s4               or one program; names of files are as seen from here
+#   seqspectra-bench/run teams.sh seqspectra-bench/bench/mqar.json 10       one cell on 1 .. 16 workers
 #   seqspectra-bench/run mpiexec -n 16 seqspectra-bench/bin/bench-scaling seqspectra-bench/bench/mqar.json
 #
 # Inside: exe/ programs, bin/ a starter for each, which uses the packed loader and libraries (L/) whatever the machine
@@ -28,7 +29,7 @@ trap 'rm -rf "$work"' EXIT
 top=$work/$name
 mkdir -p "$top"/{bin,exe,L,plugins/ompi,plugins/pmix,share/openmpi,bench}
 
-for program in bench-step bench-length bench-scaling; do
+for program in bench-step bench-length bench-scaling seqspectra; do
   found=$(find "$build" -name $program -type f -perm -u+x | head -n 1)
   [ -n "$found" ] || die "no $program under $build; build the tests first"
   install -s "$found" "$top/exe/$program"
@@ -39,8 +40,8 @@ install -s "$orted" "$top/exe/orted"
 # Plugins for one host: no networks, no batch systems, no accelerators.
 for plugin in "$ompi_plugins"/mca_*.so; do
   case $(basename "$plugin") in
-    *ucx* | *ofi* | *psm* | *openib* | *cuda* | *usnic* | *knem* | *portals* | *slurm* | *flux* | *gridengine* | *jsm* | *monitoring* | mca_io_* | mca_fs_* | \
-      mca_fcoll_* | mca_fbtl_* | mca_sharedfp_* | mca_memheap_* | mca_scoll_* | mca_spml_* | mca_sshmem_* | mca_atomic_* | mca_crs_*) ;;
+    *ucx* | *ofi* | *psm* | *openib* | *cuda* | *usnic* | *knem* | *portals* | *slurm* | *flux* | *gridengine* | *jsm* | *monitoring* | mca_io_romio* | mca_fs_lustre* | \
+      mca_fs_gpfs* | mca_fs_pvfs* | mca_memheap_* | mca_scoll_* | mca_spml_* | mca_sshmem_* | mca_atomic_* | mca_crs_*) ;;
     *) install -m 755 "$plugin" "$top/plugins/ompi/" ;;
   esac
 done
@@ -83,7 +84,7 @@ chmod 755 "$top/bin/mpiexec"
 
 cat >"$top/run" <<'RUN'
 #!/usr/bin/env bash
-# run [all.sh's options] | run bench-step|bench-length|bench-scaling|mpiexec|compare.sh ARGUMENTS
+# run [all.sh's options] | run bench-step|bench-length|bench-scaling|seqspectra|mpiexec|compare.sh|teams.sh ARGUMENTS
 set -eu
 top=$(cd "$(dirname "$0")" && pwd)
 export PATH=$top/bin:${PATH:-/usr/local/bin:/usr/bin:/bin} HOME=${HOME:-/tmp} SQ_BENCH_DIR=$top/bin SQ_MPIEXEC=$top/bin/mpiexec
@@ -99,8 +100,8 @@ if [ -z "${OPENBLAS_CORETYPE:-}" ]; then
 fi
 unset OPENBLAS_L2_SIZE LD_LIBRARY_PATH LD_PRELOAD
 case ${1:-} in
-  bench-* | mpiexec | orterun) exec "$top/bin/$1" "${@:2}" ;;
-  compare.sh) exec "$top/bench/$1" "${@:2}" ;;
+  bench-* | seqspectra | mpiexec | orterun) exec "$top/bin/$1" "${@:2}" ;;
+  compare.sh | teams.sh) exec "$top/bench/$1" "${@:2}" ;;
   '' | -*) exec "$top/bench/all.sh" "$@" ;;
   *) sed -n 2p "$0" >&2; exit 2 ;;
 esac

@@ -1,29 +1,32 @@
 #!/usr/bin/env bash
-# Time of a training step of one cell on 1 .. 16 workers, ranks and threads mixed, and the efficiency: run by hand on idle cores.
-#
-#   tests/bench/teams.sh CONFIG [STEPS] [--set KEY=VALUE ...]      BIN: folder of the program (default build), WORKERS: "1 2 4 8 16"
-#
-# Two runs of STEPS and 3 STEPS steps each; the difference leaves out what a run does once.  e.g. on 16 cores
+# tests/bench/teams.sh CONFIG [STEPS] [--set KEY=VALUE ...]: time of a training step of one cell on 1 .. 16 workers, ranks and threads
+# mixed, and the efficiency; on idle cores.  WORKERS: numbers of workers ("1 2 4 8 16").
 #
 #   for c in mqar/mqar-sm-attention mqar/mqar-mamba2; do tests/bench/teams.sh configs/$c.json 20; done
-#   tests/bench/teams.sh tests/bench/cifar.json 2 --set model.layer=s4
+#
+# Two runs of STEPS and 3 STEPS steps each; the difference leaves out what a run does once.
 set -eu
+[ $# -ge 1 ] || { sed -n '2,7s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+here=$(cd "$(dirname "$0")" && pwd)
 config=$1
 shift
 steps=10
 [ $# -gt 0 ] && [ "${1#--}" = "$1" ] && { steps=$1; shift; }
-program=$(readlink -f "${BIN:-build}/seqspectra")
+build=${SQ_BENCH_DIR:-$here/../../build}
+program=$build/seqspectra
+[ -x "$program" ] || { echo "teams.sh: no seqspectra in $build; set SQ_BENCH_DIR" >&2; exit 2; }
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
-ends="--set dataset.num_valid=16 --set dataset.num_test=16 --set analysis.protocols=[] --set train.warmup=null"
+ends=(--set dataset.num_valid=16 --set dataset.num_test=16 --set "analysis.protocols=[]" --set train.warmup=null --set train.num_epochs=null)
 
 wall() { # RANKS THREADS STEPS
-  rm -f "$out/run.h5"
-  local start=$(date +%s.%N)
-  mpirun -q --bind-to none -n "$1" "$program" run "$config" --out "$out/run.h5" --quiet --threads "$2" --team "$1" $ends \
-    --set train.total_steps="$3" --set train.num_epochs=null --set train.eval_every="$3" "${set[@]}" >/dev/null
-  echo "$(date +%s.%N) - $start" | bc
+  local start=${EPOCHREALTIME/,/.}
+  rm -rf "$out"/run.h5*
+  "${SQ_MPIEXEC:-mpirun}" -q --bind-to none -n "$1" "$program" run "$config" --out "$out/run.h5" --quiet --threads "$2" --team "$1" \
+    "${ends[@]}" --set train.total_steps="$3" --set train.eval_every="$3" "${set[@]}" >"$out/log" 2>&1 ||
+    { cat "$out/log" >&2; return 1; }
+  awk -v a="$start" -v b="${EPOCHREALTIME/,/.}" 'BEGIN { printf "%.4f", b - a }'
 }
 
 set=("$@")
@@ -32,10 +35,10 @@ printf '%8s %6s %8s %12s %11s\n' workers ranks threads s/step efficiency
 for workers in ${WORKERS:-1 2 4 8 16}; do
   for ((ranks = workers; ranks >= 1; ranks /= 4)); do
     threads=$((workers / ranks))
-    short=$(wall $ranks $threads $steps)
+    short=$(wall $ranks $threads "$steps")
     long=$(wall $ranks $threads $((3 * steps)))
-    step=$(echo "scale=5; ($long - $short) / (2 * $steps)" | bc)
+    step=$(awk -v l="$long" -v s="$short" -v n="$steps" 'BEGIN { printf "%.5f", (l - s) / (2 * n) }')
     one=${one:-$step}
-    printf '%8d %6d %8d %12s %10.0f%%\n' $workers $ranks $threads $step "$(echo "scale=4; 100 * $one / ($workers * $step)" | bc)"
+    awk -v w=$workers -v r=$ranks -v t=$threads -v s="$step" -v o="$one" 'BEGIN { printf "%8d %6d %8d %12s %10.0f%%\n", w, r, t, s, 100 * o / (w * s) }'
   done
 done
