@@ -52,7 +52,7 @@ static void every_group_runs_once(void **state)
   }
 }
 
-/* Many short jobs one after the other, of changing length: a helper that is late must not take a block of the next job
+/* Many short jobs one after the other, of changing length: a follower that is late must not take a block of the next job
    for one of the last. */
 typedef struct {
   marks m;

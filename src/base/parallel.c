@@ -2,8 +2,8 @@
  *
  * A group's leader posts a job: a function, its argument and a number of blocks.  All of the group take blocks from
  * one word, the job's number in its upper half and the next block in the lower one.  A block is taken by
- * compare-and-swap, so that a helper that comes late, with a word from a job that has ended, gets nothing; and the
- * leader waits for blocks, not for helpers: one that sleeps while others have done the work holds up nobody. */
+ * compare-and-swap, so that a follower that comes late, with a word from a job that has ended, gets nothing; and the
+ * leader waits for blocks, not for followers: one that sleeps while others have done the work holds up nobody. */
 #include "sq/parallel.h"
 
 #include <sched.h>
@@ -16,7 +16,7 @@
 #endif
 
 enum { MAX_GROUPS = 64 };
-#define CLOSED UINT32_MAX /* next block of a job that does not take helpers (any more) */
+#define CLOSED UINT32_MAX /* next block of a job that does not take followers (any more) */
 
 typedef struct {
   _Alignas(64) _Atomic uint64_t next;
@@ -135,7 +135,7 @@ void sq_parallel_groups(int nthread, int ngroup, sq_block_fn run, void *ctx)
     const int n = omp_get_num_threads(), me = omp_get_thread_num();
     const int lanes = smaller(smaller(ngroup, n), MAX_GROUPS), lane = me % lanes;
     if (me < lanes) {
-      leading = lane + lanes < n ? &g[lane] : NULL; /* alone: no helpers */
+      leading = lane + lanes < n ? &g[lane] : NULL; /* alone: no followers */
       for (int i = lane; i < ngroup; i += lanes) run(ctx, i);
       leading = NULL;
       atomic_store_explicit(&g[lane].ended, 1, memory_order_release);

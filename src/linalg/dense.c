@@ -51,7 +51,7 @@ DEFINE_GEMM(whole_gemm, float, cblas_sgemm)
    what a library's kernels make of a tile does not depend on who computes it.  Smaller tiles share the work better and
    pack the other matrix more often. */
 enum { TILE_ROWS = 256, TILE_COLUMNS = 512 };
-#define TILES_FROM 4e6 /* multiply-adds: below, starting helpers costs more than they give */
+#define TILES_FROM 4e6 /* multiply-adds: below, starting followers costs more than they give */
 
 typedef struct {
   sq_trans ta, tb;

@@ -44,7 +44,7 @@ for name in softmax s5; do
 done
 
 # Stopped by a signal to any rank of a team, gone on with another team.
-long="--set train.total_steps=1500 --set train.eval_every=500 --set run.checkpoint_minutes=0.005"
+long="--set train.total_steps=4000 --set train.eval_every=2000 --set run.checkpoint_minutes=0.005"
 expect 0 -- "$s" run s5.json --out whole.h5 --quiet $long
 rank_pids() { for p in $(pgrep -f "$s run s5.json --out $1"); do [ "$(readlink /proc/$p/exe)" = "$(readlink -f "$s")" ] && echo $p; done; }
 i=0

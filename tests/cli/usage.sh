@@ -62,7 +62,7 @@ rows = p["rows"]
 assert p["cells"] == sum(r["cells"] for r in rows), "cells"
 assert abs(p["flops"] - sum(r["cells"] * r["flops_cell"] for r in rows)) < 1e-9 * p["flops"], "flops"
 assert all(r["parameters"] > 0 and r["memory_bytes"] > 0 and r["cell_s"] > 0 and r["timed"] for r in rows), "rows"
-assert p["file_bytes"] > 0 and 1 <= p["useful_ranks"] <= p["cells"], "totals"
+assert p["file_bytes"] > 0 and p["useful_ranks"] == 16 * p["cells"] and p["team"] * p["cells"] <= max(p["ranks"], p["cells"]), "totals"
 ' || fail "plan --json"
 expect 0 -- "$s" plan "$SQ_SOURCE/configs/quickstart.json" --ranks 2
 expect 4 'standard output' -- bash -c "'$s' help >/dev/full"
