@@ -77,7 +77,7 @@ static void fixture_open(fixture *f, const char *dataset, int width, int states,
   sq_model_dims dims;
   sq_train_model_dims(f->c, sq_task_describe(f->task), &dims);
   if (sq_model_create(f->c, dims, &f->m) != SQ_OK) fail_msg("%s", sq_error_text());
-  assert_int_equal(sq_worker_create(f->m, &f->w), SQ_OK);
+  assert_int_equal(sq_worker_create(f->m, sq_train_nshard(f->c), NULL, &f->w), SQ_OK);
   f->theta = calloc(sq_model_params(f->m)->total, sizeof *f->theta);
   f->store = aligned_alloc(64, (sq_task_batch_bytes(sq_task_describe(f->task), BATCH) + 63) / 64 * 64);
   assert_true(f->theta != NULL && f->store != NULL);
