@@ -3,6 +3,7 @@
 
 #include "mixer_fixture.h"
 #include "sq/linalg.h"
+#include "sq/parallel.h"
 
 /* ---- a mixer, its parameters and a ragged batch ------------------------------------------------------- */
 
@@ -759,9 +760,9 @@ static void bytes_grow_linearly_and_operations_like_T_log_T(void **state)
     const cost one = cost_of(16, 32, T), two = cost_of(16, 32, 2 * T);
     assert_true(two.bytes <= 2.05 * one.bytes);
     assert_true(two.flops <= 2.05 * one.flops * log2(2 * T) / log2(T));
-    /* N + T, not N T: 19 arrays over the states */
+    /* N + T, not N T: 19 arrays over the states in each lane */
     const double more = cost_of(4096, 32, T).bytes - cost_of(16, 32, T).bytes;
-    EXPECT_NEAR("bytes for 4080 states more", more, 0, 4080 * 20 * sizeof(double));
+    EXPECT_NEAR("bytes for 4080 states more", more, 0, SQ_LANES * 4080 * 20 * sizeof(double));
   }
 }
 

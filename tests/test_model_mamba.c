@@ -560,7 +560,7 @@ static void impossible_configurations_are_refused(void **state)
   expect_refused(&v, 0, "model.pooling");
   v = variant_number(0);
   v.more = ", \"dual\": true";
-  expect_refused(&v, 0, "retrieval");
+  expect_refused(&v, 0, "single sequences");
   v.more = ", \"norm\": \"batch\"";
   expect_refused(&v, 0, "model.norm");
   v.more = "";

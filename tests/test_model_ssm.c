@@ -702,7 +702,7 @@ static void impossible_configurations_are_refused(void **state)
   expect_refused(&v, 0, "padding");
   v = plain;
   v.more = ", \"dual\": true";
-  expect_refused(&v, 0, "retrieval");
+  expect_refused(&v, 0, "single sequences");
   v = plain;
   v.activation = "relu";
   expect_refused(&v, 0, "model.activation");

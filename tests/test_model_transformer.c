@@ -340,7 +340,7 @@ static void impossible_configurations_are_refused(void **state)
   expect_refused(&v, 0, "model.mixer_dim");
   v = variant_default();
   v.more = ", \"dual\": true";
-  expect_refused(&v, 0, "retrieval");
+  expect_refused(&v, 0, "single sequences");
   v = variant_default();
   v.channel = "mpl";
   expect_refused(&v, 0, "model.mixer");

@@ -228,7 +228,7 @@ sq_status sq_hdf5_check_storage(hid_t d, const char *file_name, const char *path
     /* Deflate, the best of the filters, cannot do better than 1032 : 1. */
     const double most = H5Pget_layout(plist) == H5D_CHUNKED ? 1100.0 * stored + 4096 : stored;
     if (!there)
-      st = sq_fail(SQ_ERR_IO, "%s was removed or replaced while it was being opened (%s)", file_name,
+      st = sq_fail(SQ_ERR_IO, "%s was removed or replaced while it was in use (%s)", file_name,
                    strerror(errno));
     else if (stored > file_size || bytes > most)
       st = sq_fail(SQ_ERR_DATA, "%s: %s declares %.0f bytes, but the file holds only %.0f of them", file_name,

@@ -32,7 +32,7 @@ seen mamba2 convolution elementwise
 seen s4 kernels elementwise
 
 # Whatever nn.h offers has a phase, or is known to be part of its caller: a function that is new must be sorted in.
-known=' column_sums_add exp dropout_row pool pool_back gather_labelled scatter_rows log_softmax xent_head_scratch init_uniform init_normal init_constant init_lecun_normal truncated_normal '
+known=' column_sums_add exp dropout_row pool pool_back list_labelled gather_rows scatter_rows add_rows log_softmax xent_head_scratch init_uniform init_normal init_constant init_lecun_normal truncated_normal '
 for name in $(grep -oE '\bsq_nn_[a-z_]+\(' "$SQ_SOURCE/include/sq/nn.h" | tr -d '(' | sort -u); do
   case $known in *" ${name#sq_nn_} "*) continue ;; esac
   grep -q "^TIMED(PHASE_[A-Z]*, $name," "$here/phases.c" || complain "phases.c has no phase for $name of nn.h"

@@ -32,7 +32,7 @@ def solve(program, config, method, ranks, order, width, out):
     with h5py.File(out) as f:
         group = f["operators/transition/mqar-s4/layer0"]
         values = group["lambda"][:]
-        return {"lambda": values["r"] + 1j * values["i"], "condition": group["condition"][:],
+        return {"lambda": values, "condition": group["condition"][:],
                 "backward": group["backward_error"][:], "certified": group["certified"][:],
                 "seconds": "; ".join(seconds), "wall": time.time() - start}
 
