@@ -66,9 +66,11 @@ int main(int argc, char **argv)
 done:
   if (st != SQ_OK && rank == (late ? nrank - 1 : 0)) fprintf(stderr, "error: %s\n", sq_error_text());
   fixture_clear(&f);
-  int failed = sq_hdf5_write_failed() || st == SQ_ERR_IO; /* as the program: see sq_store_close */
+  /* As the program: see sq_store_close. */
+  int code = sq_exit_code(st), failed = sq_hdf5_write_failed() || st == SQ_ERR_IO;
   MPI_Allreduce(MPI_IN_PLACE, &failed, 1, MPI_INT, MPI_MAX, MPI_COMM_WORLD);
-  if (failed) _exit(sq_exit_code(st));
+  MPI_Allreduce(MPI_IN_PLACE, &code, 1, MPI_INT, MPI_MAX, MPI_COMM_WORLD);
+  if (failed) _exit(code);
   MPI_Finalize();
   return sq_exit_code(st);
 }

@@ -5,7 +5,7 @@
 # distribution's packages, all files in DIR (a short name: sockets live there), nothing of the machine's own configuration read
 # or changed.  Needs root.  Clients find it by SLURM_CONF=DIR/slurm.conf.
 set -u
-what=$1 dir=$2 nodes=${3:-2} cores=${4:-16}
+what=$1 dir=$2 nodes=${3:-2} cores=${4:-64}
 export SLURM_CONF=$dir/slurm.conf
 host=$(hostname -s)
 python=$(command -v python3)
@@ -53,7 +53,7 @@ PropagateResourceLimits=NONE
 MailProg=/bin/true
 C
   for i in $(seq "$nodes"); do
-    echo "NodeName=n$i NodeHostname=$host NodeAddr=127.0.0.1 Port=${port[$i]} CPUs=$cores RealMemory=131072" # as of a real cluster, whatever is here
+    echo "NodeName=n$i NodeHostname=$host NodeAddr=127.0.0.1 Port=${port[$i]} CPUs=$cores RealMemory=524288" # as of a real cluster, whatever is here
   done
   echo "PartitionName=main Nodes=n[1-$nodes] Default=YES MaxTime=INFINITE State=UP"
 }
