@@ -321,7 +321,7 @@ static void tree_leaf(void *user, int s, sq_real *out)
 
 static sq_real tree_expected(int S, int i)
 {
-  sq_real x[SQ_MAX_SHARDS];
+  sq_real x[SQ_MAX_SHARDS] = {0};
   for (int s = 0; s < S; ++s) x[s] = tree_value(s, i);
   switch (S) {
   case 1: return x[0];
