@@ -309,7 +309,8 @@ static void wait_closely(const sq_grid *g, MPI_Request r[2], int n)
   const double yields_s = g->crowded ? 0 : 1e-3;
   int done = 0;
   double start = 0;
-  for (int i = 0; MPI_Testall(n, r, &done, MPI_STATUSES_IGNORE), !done; ++i) {
+  MPI_Status unused[2]; /* MPICH's MPI_STATUSES_IGNORE is an address that gcc objects to */
+  for (int i = 0; MPI_Testall(n, r, &done, unused), !done; ++i) {
     if (i < looks) continue;
     const double now = sq_wall_s();
     if (i == looks) start = now;
