@@ -49,7 +49,8 @@ libraries() { ldd "$@" 2>/dev/null | awk '$2 == "=>" && $3 ~ /^\// { print $3 }'
 pmix=$(libraries "$top"/plugins/ompi/mca_pmix_ext*.so | grep '/libpmix\.so' || true)
 if [ -n "$pmix" ]; then # PMIx's own plugins lie beside the library's real file
   for plugin in "$(dirname "$(readlink -f "$pmix")")"/pmix/pmix_mca_*.so; do
-    case $plugin in *slurm*) ;; *) [ ! -e "$plugin" ] || install -m 755 "$plugin" "$top/plugins/pmix/" ;; esac
+    # Compression is of no use on one host, and its plugin does not find its library there.
+    case $plugin in *slurm* | *pcompress*) ;; *) [ ! -e "$plugin" ] || install -m 755 "$plugin" "$top/plugins/pmix/" ;; esac
   done
 fi
 # ldd of all that was packed, libraries of libraries included.
