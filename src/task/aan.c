@@ -88,14 +88,6 @@ static int label_of(const char *s, size_t n)
   return n == 1 || memcmp(s + 1, ".0", 2) == 0 ? *s - '0' : -1;
 }
 
-static const char *shown(const char *s, size_t n, char out[32])
-{
-  const size_t m = n < 24 ? n : 24;
-  for (size_t i = 0; i < m; ++i) out[i] = s[i] >= ' ' && s[i] < 127 ? s[i] : '?';
-  sq_format(out + m, 32 - m, "%s", n > m ? "..." : "");
-  return out;
-}
-
 /* p->text has room: the texts are parts of the file's bytes, in whose place they are put. */
 static void add_text(pairs *p, const place *at, size_t k, const char *s, size_t n)
 {
@@ -111,7 +103,7 @@ static void add_text(pairs *p, const place *at, size_t k, const char *s, size_t 
 static sq_status add_row(pairs *p, const place *at, const char *s, size_t n, int ended)
 {
   const char *column[NCOLUMN + 1] = {s}, *end = s + n, *t = s;
-  char word[32];
+  char word[SQ_SHOWN];
   size_t ncolumn = 1;
   for (; (t = memchr(t, '\t', (size_t)(end - t))) != NULL; ++ncolumn)
     if (++t, ncolumn < NCOLUMN) column[ncolumn] = t;
@@ -124,22 +116,13 @@ static sq_status add_row(pairs *p, const place *at, const char *s, size_t n, int
   const int label = label_of(s, nlabel);
   if (label < 0)
     return sq_fail(SQ_ERR_DATA, "%s:%zu: label \"%s\"; expected 0 or 1", at->path, at->line,
-                   shown(s, nlabel, word));
+                   sq_text_shown(s, nlabel, word));
   const sq_status st = reserve(p, at);
   if (st != SQ_OK) return st;
   if (p->n == 0) p->off[0] = 0;
   for (int k = 0; k < 2; ++k)
     add_text(p, at, 2 * p->n + (size_t)k, column[3 + k], (size_t)(column[4 + k] - 1 - column[3 + k]));
   p->label[p->n++] = (uint8_t)label;
-  return SQ_OK;
-}
-
-static sq_status check_line_end(place *at, int cr)
-{
-  if (at->crlf >= 0 && cr != at->crlf)
-    return sq_fail(SQ_ERR_DATA, "%s:%zu: line ends in %s, the line above in %s; expected one kind", at->path,
-                   at->line, cr ? "CR LF" : "LF", cr ? "LF" : "CR LF");
-  at->crlf = cr;
   return SQ_OK;
 }
 
@@ -165,7 +148,7 @@ static sq_status read_pairs(const char *path, size_t most, size_t bytes, pairs *
     const char *nl = memchr(s, '\n', (size_t)(end - s)), *next = nl != NULL ? nl + 1 : end;
     size_t len = (size_t)((nl != NULL ? nl : end) - s);
     const int cr = len > 0 && s[len - 1] == '\r';
-    if (nl != NULL) SQ_TRY(check_line_end(&at, cr));
+    if (nl != NULL) SQ_TRY(sq_line_end_check(path, at.line, cr, &at.crlf));
     SQ_TRY(add_row(p, &at, s, len - (size_t)cr, nl != NULL));
     s = next;
   }

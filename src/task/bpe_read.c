@@ -103,15 +103,6 @@ static void symbols_destroy(symbols *y)
   free(y->slot);
 }
 
-/* Text of a file, fit to be shown. */
-static const char *shown(const char *s, size_t n, char out[40])
-{
-  const size_t m = n < 24 ? n : 24;
-  for (size_t i = 0; i < m; ++i) out[i] = s[i] >= ' ' && s[i] < 127 ? s[i] : '?';
-  sq_format(out + m, 40 - m, "%s", n > m ? "..." : "");
-  return out;
-}
-
 /* ---- merges ------------------------------------------------------------------------------------------ */
 
 static size_t count_lines(const char *text, size_t n)
@@ -146,23 +137,23 @@ static sq_status pairs_create(bpe_pairs *p, size_t nmerge)
 
 static sq_status find_part(symbols *y, size_t line, const char *s, size_t n, int nbytes, int32_t *symbol)
 {
-  char word[40];
+  char word[SQ_SHOWN];
   if (nbytes < 0)
     return sq_fail(SQ_ERR_DATA, "%s:%zu: \"%s\" has a character that stands for no byte", y->path, line,
-                   shown(s, n, word));
+                   sq_text_shown(s, n, word));
   *symbol = *symbol_slot(y, y->word, (size_t)nbytes) - 1;
   if (*symbol >= 0) return SQ_OK;
   return sq_fail(
       SQ_ERR_DATA,
       "%s:%zu: part \"%s\" is made by no merge above; expected merges in order of rank (merges out "
       "of order, or lines missing)",
-      y->path, line, shown(s, n, word));
+      y->path, line, sq_text_shown(s, n, word));
 }
 
 static sq_status add_merge(sq_bpe *b, symbols *y, size_t line, const char *s, size_t n)
 {
   const char *blank = memchr(s, ' ', n);
-  char word[40];
+  char word[SQ_SHOWN];
   int32_t left = 0, right = 0;
   int fresh = 0, used, more;
   sq_status st;
@@ -170,7 +161,7 @@ static sq_status add_merge(sq_bpe *b, symbols *y, size_t line, const char *s, si
   if (blank == NULL || blank == s || blank == s + n - 1 ||
       memchr(blank + 1, ' ', n - (size_t)(blank + 1 - s)))
     return sq_fail(SQ_ERR_DATA, "%s:%zu: \"%s\"; expected two tokens and a blank between them", y->path, line,
-                   shown(s, n, word));
+                   sq_text_shown(s, n, word));
   const size_t nleft = (size_t)(blank - s), nright = n - nleft - 1;
   more = spelled(y, blank + 1, nright, y->word);
   SQ_TRY(find_part(y, line, blank + 1, nright, more, &right));
@@ -185,7 +176,7 @@ static sq_status add_merge(sq_bpe *b, symbols *y, size_t line, const char *s, si
     return sq_fail(SQ_ERR_DATA,
                    "%s:%zu: \"%s\" makes a token that a line above made already; expected every "
                    "token once",
-                   y->path, line, shown(s, n, word));
+                   y->path, line, sq_text_shown(s, n, word));
   add_pair(&b->pairs, (uint32_t)left, (uint32_t)right, (uint32_t)b->nmerge++);
 done:
   return st;
@@ -201,10 +192,7 @@ static sq_status read_merges(sq_bpe *b, symbols *y, const char *text, size_t n)
     const char *next = nl != NULL ? nl + 1 : end;
     size_t len = (size_t)((nl != NULL ? nl : end) - p);
     const int cr = len > 0 && p[len - 1] == '\r';
-    if (nl != NULL && crlf >= 0 && cr != crlf)
-      return sq_fail(SQ_ERR_DATA, "%s:%zu: line ends in %s, the line above in %s; expected one kind", y->path,
-                     line, cr ? "CR LF" : "LF", cr ? "LF" : "CR LF");
-    crlf = cr;
+    if (nl != NULL) SQ_TRY(sq_line_end_check(y->path, line, cr, &crlf));
     len -= (size_t)cr;
     if (!(line == 1 && len >= 8 && memcmp(p, "#version", 8) == 0)) SQ_TRY(add_merge(b, y, line, p, len));
     p = next;
@@ -225,10 +213,10 @@ typedef struct {
 
 static sq_status json_fail(const json *j, const char *expected)
 {
-  char word[40];
+  char word[SQ_SHOWN];
   const size_t at = j->at < j->n ? j->at : j->n;
   return sq_fail(SQ_ERR_DATA, "%s: byte %zu: expected %s, found \"%s\"", j->path, at, expected,
-                 shown(j->text + at, j->n - at, word));
+                 sq_text_shown(j->text + at, j->n - at, word));
 }
 
 static void json_skip(json *j)
@@ -343,7 +331,7 @@ typedef struct {
 
 static sq_status add_entry(sq_bpe *b, symbols *y, json *j, vocabulary *v)
 {
-  char word[40];
+  char word[SQ_SHOWN];
   long id;
   sq_status st;
 
@@ -352,7 +340,7 @@ static sq_status add_entry(sq_bpe *b, symbols *y, json *j, vocabulary *v)
   SQ_TRY(json_id(j, &id));
   if (v->taken[id])
     return sq_fail(SQ_ERR_DATA, "%s: byte %zu: id %ld for \"%s\" is taken already; expected every id once",
-                   j->path, j->at, id, shown(j->key, j->nkey, word));
+                   j->path, j->at, id, sq_text_shown(j->key, j->nkey, word));
   v->taken[id] = 1;
   b->nvocab++;
   const int n = spelled(y, j->key, j->nkey, y->word);
@@ -366,10 +354,10 @@ static sq_status add_entry(sq_bpe *b, symbols *y, json *j, vocabulary *v)
         SQ_ERR_DATA,
         "%s: byte %zu: token \"%s\" is no byte and no merge of %s makes it; expected vocabulary and "
         "merges of one tokenizer (lines missing?)",
-        j->path, j->at, shown(j->key, j->nkey, word), y->path);
+        j->path, j->at, sq_text_shown(j->key, j->nkey, word), y->path);
   if (v->named[symbol])
     return sq_fail(SQ_ERR_DATA, "%s: byte %zu: token \"%s\" for the second time; expected every token once",
-                   j->path, j->at, shown(j->key, j->nkey, word));
+                   j->path, j->at, sq_text_shown(j->key, j->nkey, word));
   v->named[symbol] = 1;
   b->id[symbol] = (uint16_t)id;
 done:

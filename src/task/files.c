@@ -87,3 +87,20 @@ char *sq_data_read(const char *path, const char *expected, size_t *bytes, sq_sta
   fclose(f);
   return data;
 }
+
+const char *sq_text_shown(const char *s, size_t n, char out[SQ_SHOWN])
+{
+  const size_t m = n < 24 ? n : 24;
+  for (size_t i = 0; i < m; ++i) out[i] = s[i] >= ' ' && s[i] < 127 ? s[i] : '?';
+  sq_format(out + m, SQ_SHOWN - m, "%s", n > m ? "..." : "");
+  return out;
+}
+
+sq_status sq_line_end_check(const char *path, size_t line, int cr, int *crlf)
+{
+  if (*crlf >= 0 && cr != *crlf)
+    return sq_fail(SQ_ERR_DATA, "%s:%zu: line ends in %s, the line above in %s; expected one kind", path,
+                   line, cr ? "CR LF" : "LF", cr ? "LF" : "CR LF");
+  *crlf = cr;
+  return SQ_OK;
+}

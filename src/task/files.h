@@ -27,3 +27,11 @@ sq_status sq_data_find(const char *task, const char *dir, const char *const *sub
 /* Whole file, NUL-terminated, *owned*; NULL with a recorded text and *st if it is missing, a folder,
    unreadable, empty or changes while it is read.  `expected` says what it should be. */
 char *sq_data_read(const char *path, const char *expected, size_t *bytes, sq_status *st);
+
+/* n bytes of a file, fit to be shown in a message: printable, at most 24 of them; returns out. */
+enum { SQ_SHOWN = 32 };
+const char *sq_text_shown(const char *s, size_t n, char out[SQ_SHOWN]);
+
+/* A line's end is CR LF (cr) as the one above, or LF as that.  *crlf: of the line above, -1 before the first; becomes cr.
+   SQ_ERR_DATA with path and line. */
+sq_status sq_line_end_check(const char *path, size_t line, int cr, int *crlf);

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "files.h"
 #include "listops_impl.h"
 #include "sq/base.h"
 
@@ -81,15 +82,6 @@ done:
   return st;
 }
 
-/* A bad word, fit to be shown: printable, short. */
-static const char *shown(const char *s, size_t n, char out[32])
-{
-  const size_t m = n < 24 ? n : 24;
-  for (size_t i = 0; i < m; ++i) out[i] = s[i] >= ' ' && s[i] < 127 ? s[i] : '?';
-  sq_format(out + m, 32 - m, "%s", n > m ? "..." : "");
-  return out;
-}
-
 static int code_of(const char *w, size_t n)
 {
   if (n == 1 && *w >= '0' && *w <= '9') return *w - '0';
@@ -103,7 +95,7 @@ static int code_of(const char *w, size_t n)
    one letter, and files half a gigabyte, hence no strcspn. */
 static sq_status parse_source(const reader *r, const char *s, uint8_t *code, size_t *n)
 {
-  char word[32];
+  char word[SQ_SHOWN];
   long open = 0;
   size_t item = 0, used = 0;
 
@@ -124,7 +116,7 @@ static sq_status parse_source(const reader *r, const char *s, uint8_t *code, siz
         return sq_fail(
             SQ_ERR_DATA,
             "%s:%zu: unknown token \"%s\" at item %zu; expected 0..9, [MAX, [MED, [MIN, [SM, ], ( or )",
-            r->path, r->line, shown(s, w, word), item + 1);
+            r->path, r->line, sq_text_shown(s, w, word), item + 1);
       code[used++] = (uint8_t)c;
     }
     s += w;
@@ -156,7 +148,7 @@ static sq_status read_row(const reader *r, const text_line *l, uint8_t *code, li
     return sq_fail(SQ_ERR_DATA, "%s:%zu: %s; expected one complete expression", r->path, r->line, why);
   if (strlen(target) != 1 || *target < '0' || *target > '9')
     return sq_fail(SQ_ERR_DATA, "%s:%zu: target \"%s\"; expected one digit 0..9%s", r->path, r->line,
-                   shown(target, strlen(target), word),
+                   sq_text_shown(target, strlen(target), word),
                    l->ended ? "" : " (last line without a line end: file cut short?)");
   if (*target - '0' != value)
     return sq_fail(SQ_ERR_DATA, "%s:%zu: target %c, but the expression's value is %d", r->path, r->line,
@@ -169,7 +161,7 @@ done:
 static sq_status check_header(reader *r)
 {
   text_line l = {0};
-  char word[32];
+  char word[SQ_SHOWN];
   sq_status st;
 
   SQ_TRY(next_line(r, &l));
@@ -178,7 +170,7 @@ static sq_status check_header(reader *r)
                    r->path);
   if (strcmp(l.s, "Source\tTarget") != 0)
     return sq_fail(SQ_ERR_DATA, "%s:1: no header; expected \"Source<TAB>Target\", found \"%s\"", r->path,
-                   shown(l.s, l.n, word));
+                   sq_text_shown(l.s, l.n, word));
 done:
   return st;
 }
