@@ -494,9 +494,12 @@ char *sq_cells_owner(const sq_config *c)
 {
   cJSON *o = cJSON_Parse(sq_config_json(c));
   cJSON *run = cJSON_GetObjectItemCaseSensitive(o, "run");
-  cJSON_DeleteItemFromObjectCaseSensitive(run, "threads");
-  cJSON_DeleteItemFromObjectCaseSensitive(run, "team");
-  cJSON_DeleteItemFromObjectCaseSensitive(run, "checkpoint_minutes");
+  for (cJSON *k = run != NULL ? run->child : NULL, *next; k != NULL; k = next) {
+    char key[64];
+    next = k->next;
+    sq_format(key, sizeof key, "run.%.48s", k->string);
+    if (sq_store_key_is_free(key)) cJSON_Delete(cJSON_DetachItemViaPointer(run, k));
+  }
   char *json = o != NULL ? cJSON_PrintUnformatted(o) : NULL, *text = NULL;
   if (json == NULL || asprintf(&text, "%s %s", SQ_PRECISION, json) < 0) {
     text = NULL;

@@ -33,9 +33,7 @@ static int differs(const char *key, const cJSON *was, const cJSON *is, differenc
   return 1;
 }
 
-/* Threads, teams and the time between checkpoints do not change a number; they may change between segments.
- */
-static int is_free(const char *key)
+int sq_store_key_is_free(const char *key)
 {
   static const char *const name[] = {"run.threads", "run.team", "run.checkpoint_minutes"};
   const size_t n = strlen(key);
@@ -80,7 +78,7 @@ static int find_in_array(const char *key, const cJSON *was, const cJSON *is, dif
 
 static int find(const char *key, const cJSON *was, const cJSON *is, difference *d)
 {
-  if (is_free(key)) return 0;
+  if (sq_store_key_is_free(key)) return 0;
   if (was == NULL || is == NULL) return differs(key, was, is, d);
   if (cJSON_IsObject(was) && cJSON_IsObject(is)) return find_in_object(key, was, is, d);
   if (cJSON_IsArray(was) && cJSON_IsArray(is)) return find_in_array(key, was, is, d);
