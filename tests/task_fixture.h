@@ -268,3 +268,15 @@ static inline void make_pathfinder(const char *dir, int n)
     assert_int_equal(fclose(f), 0);
   }
 }
+
+/* ---- set-up and tear-down ------------------------------------------------------------------------------ */
+
+/* The folder of a test's data, from its set-up (make_folder) to this tear-down. */
+static char dir[64];
+
+static inline int remove_dir(void **state)
+{
+  (void)state;
+  remove_tree(dir);
+  return 0;
+}

@@ -1,7 +1,6 @@
 /* tests/test_task_aan.c: pairs of texts: bytes, batches with and without padding, wrong files. */
 #include "task_fixture.h"
 
-static char dir[64];
 enum { T = 12 };
 
 static const char *cell(const char *more)
@@ -138,13 +137,6 @@ static int set_up(void **state)
   return 0;
 }
 
-static int tear_down(void **state)
-{
-  (void)state;
-  remove_tree(dir);
-  return 0;
-}
-
 int main(void)
 {
   const struct CMUnitTest test[] = {
@@ -153,5 +145,5 @@ int main(void)
       cmocka_unit_test(wrong_files_are_named),
       cmocka_unit_test(check_prints_counts),
   };
-  return cmocka_run_group_tests(test, set_up, tear_down);
+  return cmocka_run_group_tests(test, set_up, remove_dir);
 }

@@ -4,8 +4,6 @@
 
 #include "../src/task/png_grey.h"
 
-static char dir[64];
-
 typedef enum {
   CUT,     /* all but the last byte */
   MISSING, /* no such file */
@@ -204,13 +202,6 @@ static int set_up(void **state)
   return 0;
 }
 
-static int tear_down(void **state)
-{
-  (void)state;
-  remove_tree(dir);
-  return 0;
-}
-
 int main(void)
 {
   const struct CMUnitTest test[] = {
@@ -218,5 +209,5 @@ int main(void)
       cmocka_unit_test(values_of_pixels_are_finite),
       cmocka_unit_test(a_cache_that_cannot_be_written_is_no_loss),
   };
-  return cmocka_run_group_tests(test, set_up, tear_down);
+  return cmocka_run_group_tests(test, set_up, remove_dir);
 }

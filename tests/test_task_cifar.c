@@ -1,7 +1,6 @@
 /* tests/test_task_cifar.c: pixels, splits, real values, wrong files. */
 #include "task_fixture.h"
 
-static char dir[64];
 enum { N = 40, TRAIN = 5 * N, STEPS = 1024 };
 
 static const char *cell(const char *more)
@@ -179,13 +178,6 @@ static int set_up(void **state)
   return 0;
 }
 
-static int tear_down(void **state)
-{
-  (void)state;
-  remove_tree(dir);
-  return 0;
-}
-
 int main(void)
 {
   const struct CMUnitTest test[] = {
@@ -195,5 +187,5 @@ int main(void)
       cmocka_unit_test(published_sizes_are_the_defaults),
       cmocka_unit_test(known_figures_of_the_subset_come_out),
   };
-  return cmocka_run_group_tests(test, set_up, tear_down);
+  return cmocka_run_group_tests(test, set_up, remove_dir);
 }

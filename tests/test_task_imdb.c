@@ -1,7 +1,6 @@
 /* tests/test_task_imdb.c: characters, vocabulary, splits, wrong files. */
 #include "task_fixture.h"
 
-static char dir[64];
 enum { N = 30, T = 64 };
 #define IMDB(more) imdb_cell("" more)
 
@@ -187,13 +186,6 @@ static int set_up(void **state)
   return 0;
 }
 
-static int tear_down(void **state)
-{
-  (void)state;
-  remove_tree(dir);
-  return 0;
-}
-
 int main(void)
 {
   const struct CMUnitTest test[] = {
@@ -204,5 +196,5 @@ int main(void)
       cmocka_unit_test(wrong_files_are_named),
       cmocka_unit_test(known_figures_of_the_subset_come_out),
   };
-  return cmocka_run_group_tests(test, set_up, tear_down);
+  return cmocka_run_group_tests(test, set_up, remove_dir);
 }

@@ -1,7 +1,6 @@
 /* tests/test_task_mnist.c: IDX files: pixels in order and permuted, wrong files. */
 #include "task_fixture.h"
 
-static char dir[64];
 enum { N = 40, T = 784 };
 
 static const char *cell(const char *more)
@@ -100,18 +99,11 @@ static int set_up(void **state)
   return 0;
 }
 
-static int tear_down(void **state)
-{
-  (void)state;
-  remove_tree(dir);
-  return 0;
-}
-
 int main(void)
 {
   const struct CMUnitTest test[] = {
       cmocka_unit_test(pixels_come_in_order_or_permuted),
       cmocka_unit_test(wrong_files_are_named),
   };
-  return cmocka_run_group_tests(test, set_up, tear_down);
+  return cmocka_run_group_tests(test, set_up, remove_dir);
 }

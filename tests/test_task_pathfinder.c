@@ -3,7 +3,6 @@
 
 #include "../src/task/png_grey.h"
 
-static char dir[64];
 enum { N = 40, T = PATH_SIDE * PATH_SIDE };
 #define FOLDER "pathfinder32/curv_contour_length_14/"
 
@@ -152,13 +151,6 @@ static int set_up(void **state)
   return 0;
 }
 
-static int tear_down(void **state)
-{
-  (void)state;
-  remove_tree(dir);
-  return 0;
-}
-
 int main(void)
 {
   const struct CMUnitTest test[] = {
@@ -172,5 +164,5 @@ int main(void)
     printf("skipped: built without libpng\n");
     return 0;
   }
-  return cmocka_run_group_tests(test, set_up, tear_down);
+  return cmocka_run_group_tests(test, set_up, remove_dir);
 }

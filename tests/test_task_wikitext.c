@@ -7,7 +7,7 @@
 
 #include "../src/task/bpe.h"
 
-static char dir[64], cache[80];
+static char cache[80];
 
 static sq_task *open_wikitext(const char *more)
 {
@@ -316,13 +316,6 @@ static int set_up(void **state)
   return 0;
 }
 
-static int tear_down(void **state)
-{
-  (void)state;
-  remove_tree(dir);
-  return 0;
-}
-
 int main(void)
 {
   const struct CMUnitTest test[] = {
@@ -336,5 +329,5 @@ int main(void)
       cmocka_unit_test(known_figures_of_the_real_files_come_out),
       cmocka_unit_test(tokens_by_line_are_those_of_the_published_data),
   };
-  return cmocka_run_group_tests(test, set_up, tear_down);
+  return cmocka_run_group_tests(test, set_up, remove_dir);
 }
