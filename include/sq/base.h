@@ -31,6 +31,12 @@ void sq_arena_destroy(sq_arena *a);
 void *sq_arena_take(sq_arena *a, size_t count, size_t size);
 #define SQ_TAKE(a, count, type) ((type *)sq_arena_take((a), (count), sizeof(type)))
 
+/* ---- numbers ----------------------------------------------------------------------------------------- */
+static inline int sq_min(int a, int b)
+{
+  return a < b ? a : b;
+}
+
 /* ---- clock and process ------------------------------------------------------------------------------- */
 double sq_wall_s(void);         /* monotonic seconds */
 void sq_time_iso(char out[32]); /* "2025-01-31T12:34:56Z" */

@@ -15,6 +15,8 @@
 #include <omp.h>
 #endif
 
+#include "sq/base.h"
+
 enum { MAX_GROUPS = 64 };
 #define CLOSED UINT32_MAX /* next block of a job that does not take followers (any more) */
 
@@ -109,11 +111,6 @@ static void help(group *g)
   }
 }
 
-static int smaller(int a, int b)
-{
-  return a < b ? a : b;
-}
-
 void sq_parallel_groups(int nthread, int ngroup, sq_block_fn run, void *ctx)
 {
   group g[MAX_GROUPS];
@@ -133,7 +130,7 @@ void sq_parallel_groups(int nthread, int ngroup, sq_block_fn run, void *ctx)
 #pragma omp parallel num_threads(nthread)
   {
     const int n = omp_get_num_threads(), me = omp_get_thread_num();
-    const int lanes = smaller(smaller(ngroup, n), MAX_GROUPS), lane = me % lanes;
+    const int lanes = sq_min(sq_min(ngroup, n), MAX_GROUPS), lane = me % lanes;
     if (me < lanes) {
       leading = lane + lanes < n ? &g[lane] : NULL; /* alone: no followers */
       for (int i = lane; i < ngroup; i += lanes) run(ctx, i);

@@ -26,17 +26,12 @@ const char *sq_eigen_scalapack(void)
   return SQ_SCALAPACK_TEXT;
 }
 
-static int smaller(int a, int b)
-{
-  return a < b ? a : b;
-}
-
 void sq_pgrid_choose(int P, int n, int NB, int *nprow, int *npcol)
 {
   const int most = n > 0 && NB > 0 ? (n - 1) / NB + 1 : 1; /* blocks in a direction */
   *nprow = *npcol = 1;
-  for (int r = 1; r <= smaller(P / r, most); ++r) {
-    const int c = smaller(P / r, most), have = *nprow * *npcol;
+  for (int r = 1; r <= sq_min(P / r, most); ++r) {
+    const int c = sq_min(P / r, most), have = *nprow * *npcol;
     if (r > c || (c > 4 * r && P > 4)) continue;
     if (r * c > have || (r * c == have && r + c < *nprow + *npcol)) {
       *nprow = r;

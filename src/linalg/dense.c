@@ -22,11 +22,9 @@ static CBLAS_TRANSPOSE blas_trans(sq_trans t)
 
 /* BLAS insists on leading dimensions of at least 1 and, for some builds, on non-null pointers: an empty
    product is done here. */
-#define GEMM_STORAGE_whole_gemm static
-#define GEMM_STORAGE_sq_dgemm
-#define DEFINE_GEMM(name, real, cblas)                                                                       \
-  GEMM_STORAGE_##name void name(sq_trans ta, sq_trans tb, int m, int n, int k, real alpha, const real *A,    \
-                                int lda, const real *B, int ldb, real beta, real *C, int ldc)                \
+#define DEFINE_GEMM(storage, name, real, cblas)                                                              \
+  storage void name(sq_trans ta, sq_trans tb, int m, int n, int k, real alpha, const real *A, int lda,       \
+                    const real *B, int ldb, real beta, real *C, int ldc)                                     \
   {                                                                                                          \
     SQ_ASSERT(m >= 0 && n >= 0 && k >= 0);                                                                   \
     if (m == 0 || n == 0) return;                                                                            \
@@ -42,9 +40,9 @@ static CBLAS_TRANSPOSE blas_trans(sq_trans t)
   }
 
 #ifdef SQ_DOUBLE
-DEFINE_GEMM(whole_gemm, double, cblas_dgemm)
+DEFINE_GEMM(static, whole_gemm, double, cblas_dgemm)
 #else
-DEFINE_GEMM(whole_gemm, float, cblas_sgemm)
+DEFINE_GEMM(static, whole_gemm, float, cblas_sgemm)
 #endif
 
 /* Large products are tiles of rows of C, or of columns where there are few rows: whole ones at fixed places, so that
@@ -94,12 +92,7 @@ void sq_gemm(sq_trans ta, sq_trans tb, int m, int n, int k, sq_real alpha, const
   else
     sq_parallel_blocks(p.ntile, tile, &p);
 }
-DEFINE_GEMM(sq_dgemm, double, cblas_dgemm)
-
-static int smaller(int a, int b)
-{
-  return a < b ? a : b;
-}
+DEFINE_GEMM(, sq_dgemm, double, cblas_dgemm)
 
 /* A row-major (m,n) matrix is LAPACK's A^T (n,m), so its QR is LAPACK's LQ of A^T: A^T = L Q^T, R = L^T.  The
    block size of DGELQF is at most 64 in every library met; n * 64 is its optimal workspace. */
@@ -107,14 +100,14 @@ static int smaller(int a, int b)
 
 size_t sq_qr_work(int m, int n)
 {
-  return (size_t)smaller(m, n) + (size_t)n * LAPACK_BLOCK + 64;
+  return (size_t)sq_min(m, n) + (size_t)n * LAPACK_BLOCK + 64;
 }
 
 sq_status sq_qr_r(int m, int n, double *A, double *R, double *work)
 {
   memset(R, 0, (size_t)n * (size_t)n * sizeof *R);
   if (m == 0 || n == 0) return SQ_OK;
-  const int k = smaller(m, n), lwork = n * LAPACK_BLOCK + 64;
+  const int k = sq_min(m, n), lwork = n * LAPACK_BLOCK + 64;
   int info = 0;
   dgelqf_(&n, &m, A, &n, work, work + k, &lwork, &info);
   SQ_ASSERT(info == 0); /* DGELQF fails for bad arguments only */
@@ -127,13 +120,13 @@ sq_status sq_qr_r(int m, int n, double *A, double *R, double *work)
    it block. Its 8 min integers are kept in the same array. */
 static size_t svd_lwork(int m, int n)
 {
-  const size_t a = (size_t)smaller(m, n), b = (size_t)(m > n ? m : n);
+  const size_t a = (size_t)sq_min(m, n), b = (size_t)(m > n ? m : n);
   return 3 * a + (b > 7 * a ? b : 7 * a) + LAPACK_BLOCK * (a + b);
 }
 
 size_t sq_svd_work(int m, int n)
 {
-  return svd_lwork(m, n) + 8 * (size_t)smaller(m, n) + 8;
+  return svd_lwork(m, n) + 8 * (size_t)sq_min(m, n) + 8;
 }
 
 sq_status sq_svd_values(int m, int n, double *A, double *s, double *work)

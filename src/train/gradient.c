@@ -66,11 +66,6 @@ struct sq_worker {
   sq_tally tally[SQ_MAX_SHARDS];
 };
 
-static int smaller(int a, int b)
-{
-  return a < b ? a : b;
-}
-
 static int team_size(const sq_crew *c)
 {
   return c->team != NULL ? c->team->size : 1;
@@ -127,10 +122,10 @@ static void worker_take(sq_arena *a, const sq_model *m, int nshard, const sq_cre
   w->crew = *crew;
   w->team_bits = bits_of(team);
   const int level = levels > w->team_bits ? levels - w->team_bits : 0;
-  w->group_bits = smaller(bits_of(crew->threads), level);
+  w->group_bits = sq_min(bits_of(crew->threads), level);
   w->coupled = sq_model_nsync(m) > 0;
-  const int ngroup = smaller(1 << w->group_bits, nshard);
-  w->narea = w->coupled ? smaller(1 << level, nshard) : ngroup;
+  const int ngroup = sq_min(1 << w->group_bits, nshard);
+  w->narea = w->coupled ? sq_min(1 << level, nshard) : ngroup;
   take_groups(a, m, level, ngroup, w);
   take_areas(a, m, w);
   w->derived = SQ_TAKE(a, sq_model_nderived(m), sq_real);
@@ -262,7 +257,7 @@ static int ngroup(const sq_worker *w)
 static void forward_group(void *ctx, int g)
 {
   sq_worker *w = ctx;
-  const int end = smaller(group_first(w, g + 1), w->first + w->nmine);
+  const int end = sq_min(group_first(w, g + 1), w->first + w->nmine);
   for (int s = group_first(w, g); s < end; ++s) run_segment(w, s, area_of(w, g, s), NULL);
 }
 
@@ -422,7 +417,7 @@ static int makes(const sq_worker *w, int layer)
 /* The areas serve as room, one a group of threads. */
 static int derive_groups(const sq_worker *w)
 {
-  return smaller(smaller(w->narea, w->crew.threads), sq_model_nlayer(w->model));
+  return sq_min(sq_min(w->narea, w->crew.threads), sq_model_nlayer(w->model));
 }
 
 static void derive_group(void *ctx, int g)
@@ -474,10 +469,10 @@ static void begin(sq_worker *w, const sq_real *theta, const sq_batch *b, const s
   w->nshard = sq_shard_count(sq_batch_examples(b));
   const int levels = sq_tree_levels(w->nshard);
   w->level = levels > w->team_bits ? levels - w->team_bits : 0;
-  w->depth = w->level - smaller(w->group_bits, w->level);
+  w->depth = w->level - sq_min(w->group_bits, w->level);
   w->first = team_rank(&w->crew) << w->level;
   const int left = w->nshard - w->first;
-  w->nmine = left < 0 ? 0 : smaller(left, 1 << w->level);
+  w->nmine = left < 0 ? 0 : sq_min(left, 1 << w->level);
   SQ_ASSERT((w->coupled ? w->nmine : ngroup(w)) <= w->narea);
   for (int s = 0; s < w->nshard; ++s) w->tally[s] = (sq_tally){0};
   derive(w);
@@ -540,7 +535,7 @@ typedef struct {
 static void run_blocks(void *ctx, int i)
 {
   const block_strips *s = ctx;
-  const int end = smaller(s->first + (i + 1) * s->per, s->end);
+  const int end = sq_min(s->first + (i + 1) * s->per, s->end);
   for (int b = s->first + i * s->per; b < end; ++b) s->run(s->w, b);
 }
 
@@ -578,12 +573,7 @@ double sq_worker_step(sq_worker *w, const sq_adamw *o, double lr, double ssm_lr,
   for (int i = 0; i < w->nblock; ++i) squares += w->squares[i];
   const double norm = sqrt(squares);
   if (!isfinite(norm)) return norm;
-  w->step = (sq_optim_step){.o = o,
-                            .params = sq_model_params(w->model),
-                            .lr = lr,
-                            .ssm_lr = ssm_lr,
-                            .clip = sq_optim_clip(o, norm),
-                            .t = t};
+  w->step = sq_optim_begin(o, sq_model_params(w->model), lr, ssm_lr, t, norm);
   each_block(w, update_block);
   sq_worker_gather(w, theta);
   return norm;

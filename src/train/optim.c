@@ -123,9 +123,16 @@ double sq_optim_squares(const sq_param_list *l, const sq_optim_block *b, const s
   return l->v[b->tensor].flags & SQ_PARAM_BUFFER ? 0 : sum_of_squares(b->count, g + b->first);
 }
 
-double sq_optim_clip(const sq_adamw *o, double norm)
+sq_optim_step sq_optim_begin(const sq_adamw *o, const sq_param_list *l, double lr, double ssm_lr, long t,
+                             double norm)
 {
-  return o->clip > 0 ? fmin(1.0, o->clip / (norm + NORM_TINY)) : 1.0;
+  return (sq_optim_step){.o = o,
+                         .params = l,
+                         .lr = lr,
+                         .ssm_lr = ssm_lr,
+                         .clip = o->clip > 0 ? fmin(1.0, o->clip / (norm + NORM_TINY)) : 1.0,
+                         .bias1 = 1 - pow(o->beta1, (double)t),
+                         .bias2 = 1 - pow(o->beta2, (double)t)};
 }
 
 void sq_optim_update(const sq_optim_step *s, const sq_optim_block *b, const sq_real *g, sq_real *m,
@@ -135,7 +142,6 @@ void sq_optim_update(const sq_optim_step *s, const sq_optim_block *b, const sq_r
   const sq_param *q = &s->params->v[b->tensor];
   const size_t at = b->first;
   const double rate = in_ssm_group(o, q) ? s->ssm_lr : s->lr;
-  const double bias1 = 1 - pow(o->beta1, (double)s->t), bias2 = 1 - pow(o->beta2, (double)s->t);
 
   if (q->flags & SQ_PARAM_BUFFER) {
     update_buffer(b->count, g + at, theta + at);
@@ -147,9 +153,9 @@ void sq_optim_update(const sq_optim_step *s, const sq_optim_block *b, const sq_r
       .beta2 = (sq_real)o->beta2,
       .one_minus_beta1 = (sq_real)(1 - o->beta1),
       .one_minus_beta2 = (sq_real)(1 - o->beta2),
-      .rsqrt_bias2 = (sq_real)(1 / sqrt(bias2)),
+      .rsqrt_bias2 = (sq_real)(1 / sqrt(s->bias2)),
       .eps = (sq_real)o->eps,
-      .rate = (sq_real)(rate / bias1),
+      .rate = (sq_real)(rate / s->bias1),
       .keep = (sq_real)(has_decay(o, q) ? 1 - rate * o->weight_decay : 1.0),
   };
   if ((q->flags & SQ_PARAM_COMPLEX) && o->complex_rule != SQ_COMPLEX_SPLIT)
@@ -169,8 +175,7 @@ double sq_adamw_step(const sq_adamw *o, const sq_param_list *params, double lr, 
     for (size_t i = 0; block_of(params, p, i, &b); ++i) squares += sq_optim_squares(params, &b, g);
   const double norm = sqrt(squares);
   if (!isfinite(norm)) return norm;
-  const sq_optim_step s = {
-      .o = o, .params = params, .lr = lr, .ssm_lr = ssm_lr, .clip = sq_optim_clip(o, norm), .t = t};
+  const sq_optim_step s = sq_optim_begin(o, params, lr, ssm_lr, t, norm);
   for (int p = 0; p < params->n; ++p)
     for (size_t i = 0; block_of(params, p, i, &b); ++i) sq_optim_update(&s, &b, g, m, v, theta);
   return norm;

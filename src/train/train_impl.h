@@ -55,12 +55,12 @@ void sq_optim_blocks(const sq_param_list *l, sq_optim_block *b);
 typedef struct {
   const sq_adamw *o;
   const sq_param_list *params;
-  double lr, ssm_lr, clip;
-  long t;
+  double lr, ssm_lr, clip, bias1, bias2; /* 1 - beta^t */
 } sq_optim_step;
 double sq_optim_squares(const sq_param_list *l, const sq_optim_block *b, const sq_real *g);
-/* From the gradient's norm. */
-double sq_optim_clip(const sq_adamw *o, double norm);
+/* Step t, from the gradient's norm. */
+sq_optim_step sq_optim_begin(const sq_adamw *o, const sq_param_list *l, double lr, double ssm_lr, long t,
+                             double norm);
 void sq_optim_update(const sq_optim_step *s, const sq_optim_block *b, const sq_real *g, sq_real *m,
                      sq_real *v, sq_real *theta);
 
