@@ -29,6 +29,12 @@ done
 }
 export OPENBLAS_NUM_THREADS=${OPENBLAS_NUM_THREADS:-1}
 
+# bash runs a trap only while it waits: the launcher is in the background, and is waited for until it is gone.  Both launchers
+# pass USR1 on to the ranks, and then give their status; TERM (a cancelled or preempted job) becomes the same request.
+asked= pid=
+stop() { asked=1; [ -z "$pid" ] || kill -USR1 "$pid" 2>/dev/null; }
+trap stop USR1 TERM
+
 # squeue's time left, [days-][[hours:]minutes:]seconds, in seconds; nothing if there is no limit.
 seconds_left() {
   local left days=0 h=0 m=0 s a b c
@@ -65,20 +71,22 @@ if [ -n "${SLURM_JOB_ID:-}" ]; then
   [ -z "$left" ] || [ "$left" -le 0 ] || options+=(--time-limit "$left")
 fi
 
-# bash runs a trap only while it waits: the launcher is in the background, and is waited for until it is gone.  Both launchers
-# pass USR1 on to the ranks, and then give their status; TERM (a cancelled or preempted job) becomes the same request.
-stop() { kill -USR1 "$pid" 2>/dev/null; }
-trap stop USR1 TERM
 report() { [ ! -e "$out" ] || "$program" status "$out" 2>/dev/null | head -n 1; }
 before=$(report)
 fruitless=0 count=$out.ckpt/fruitless
 [ ! -r "$count" ] || { fruitless=$(cat "$count"); rm -f "$count"; } # the program removes the folder when it is empty
 mark=$(mktemp) # when this start began
-"${launch[@]}" "$program" run "$config" --out "$out" ${options[@]+"${options[@]}"} "$@" &
-pid=$!
-wait "$pid"
-rc=$?
-while [ "$rc" -gt 128 ] && kill -0 "$pid" 2>/dev/null; do wait "$pid"; rc=$?; done
+rc=75 # asked to stop before there was anything to stop
+if [ -z "$asked" ]; then
+  "${launch[@]}" "$program" run "$config" --out "$out" ${options[@]+"${options[@]}"} "$@" &
+  pid=$!
+  [ -z "$asked" ] || stop # between the two lines
+  wait "$pid"
+  rc=$?
+  while [ "$rc" -gt 128 ] && kill -0 "$pid" 2>/dev/null; do wait "$pid"; rc=$?; done
+  # A launcher or a rank that did not catch USR1 yet has been ended by it: nothing had begun.
+  [ -z "$asked" ] || [ "$rc" != $((128 + $(kill -l USR1))) ] || rc=75
+fi
 trap '' USR1 TERM
 
 # Starts in a row that ended without a new checkpoint or result: a time limit that is too short would go on for ever.

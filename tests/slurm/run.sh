@@ -51,6 +51,15 @@ show() { sed -n 's/^seqspectra: job/      &/p' "$@"; }
 echo "== job scripts"
 for script in jobs/*.sbatch; do check "$script" sbatch --test-only "$script"; done
 
+echo "== a warning that comes while the launcher starts"
+SEQSPECTRA_LAUNCHER=tests/slurm/slow-launcher.sh jobs/slurm-run.sh "$dir/none.json" "$dir/none.h5" >"$dir/early.txt" 2>&1 &
+early=$!
+for _ in $(seq 100); do grep -q '^slow launcher' "$dir/early.txt" && break; sleep 0.1; done
+kill -USR1 $early
+wait $early
+check "it is a stop" test $? = 75
+check "it says so" grep -q 'start 1: status 75; no results file' "$dir/early.txt"
+
 # Steps so many that they outlast the first warning (45 s before the limit of a minute, looked at every 30 s) on any machine: the
 # cell is timed first.
 cell='"dataset": { "_name_": "mqar", "input_seq_length": 32, "num_kv_pairs": 4, "vocab_size": 64, "num_train": 4000, "num_valid": 200, "num_test": 200 },
@@ -84,7 +93,7 @@ scancel --batch --signal=USR1 "${array}_0"
 check "the array ends" wait_for "$array" 120
 
 echo "== on two nodes; cancelled"
-two=$(CONFIG=$dir/timed.json RESULTS=$dir/two.h5 sbatch --parsable -N 2 --ntasks-per-node=1 -o "$dir/two.txt" tests/slurm/job.sbatch)
+two=$(CONFIG=$dir/timed.json RESULTS=$dir/two.h5 sbatch --parsable -t 10 -N 2 --ntasks-per-node=1 -o "$dir/two.txt" tests/slurm/job.sbatch)
 cancelled=$(CONFIG=$dir/cell.json RESULTS=$dir/cancelled.h5 sbatch --parsable -t 10 -o "$dir/cancelled.txt" tests/slurm/job.sbatch)
 for _ in $(seq 120); do [ "$(count_of "$dir/cancelled.h5" running)" = 1 ] && break; sleep 0.5; done
 scancel "$cancelled"
