@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.."
 packages="gcc libc6-dev cmake ninja-build pkg-config openmpi-bin libopenmpi-dev libhdf5-openmpi-dev libopenblas-pthread-dev
   libscalapack-openmpi-dev libfftw3-dev libcjson-dev libpng-dev python3-h5py python3-matplotlib"
 test_packages="libcmocka-dev hdf5-tools python3-xarray python3-h5netcdf git slurm-wlm munge"
-leg_packages="clang libclang-rt-14-dev clang-format mpich libmpich-dev libhdf5-mpich-dev libscalapack-mpich-dev liblapack-dev libblas-dev"
+leg_packages="clang libclang-rt-dev clang-format mpich libmpich-dev libhdf5-mpich-dev libscalapack-mpich-dev liblapack-dev libblas-dev"
 
 sudo= dry=
 for a in "$@"; do
