@@ -13,7 +13,8 @@ char *sq_swept_text(const char *swept)
   FILE *f = open_memstream(&out, &size);
   if (f != NULL) {
     int n = 0;
-    for (const cJSON *v = o != NULL ? o->child : NULL; v != NULL; v = v->next) {
+    /* A file may hold any JSON: members of a list have no names. */
+    for (const cJSON *v = cJSON_IsObject(o) ? o->child : NULL; v != NULL; v = v->next) {
       if (strcmp(v->string, "seed") == 0) continue;
       char *text = cJSON_PrintUnformatted(v);
       fprintf(f, "%s%s = %s", n++ > 0 ? ", " : "", v->string,

@@ -212,6 +212,17 @@ int sq_hdf5_is_complex(hid_t type)
          H5Tget_nmembers(type) == 2 && is_member(type, 0, "r") && is_member(type, 1, "i");
 }
 
+/* Bytes of all elements: not from HDF5's own count of them, which wraps around at 2^64. */
+static double declared_bytes(hid_t space, hid_t type)
+{
+  hsize_t extent[H5S_MAX_RANK];
+  const int rank =
+      H5Sget_simple_extent_type(space) == H5S_NULL ? -1 : H5Sget_simple_extent_dims(space, extent, NULL);
+  double bytes = rank >= 0 ? (double)H5Tget_size(type) : 0;
+  for (int i = 0; i < rank; ++i) bytes *= (double)extent[i];
+  return bytes;
+}
+
 sq_status sq_hdf5_check_storage(hid_t d, const char *file_name, const char *path)
 {
   hid_t plist = H5Dget_create_plist(d), space = H5Dget_space(d), type = H5Dget_type(d);
@@ -220,7 +231,7 @@ sq_status sq_hdf5_check_storage(hid_t d, const char *file_name, const char *path
     st = sq_fail(SQ_ERR_DATA, "%s: %s is damaged (%s)", file_name, path, sq_hdf5_cause());
   if (st == SQ_OK) st = check_plist(plist, file_name, path);
   if (st == SQ_OK) {
-    const double bytes = (double)H5Sget_simple_extent_npoints(space) * (double)H5Tget_size(type);
+    const double bytes = declared_bytes(space, type);
     const double stored = (double)H5Dget_storage_size(d);
     struct stat on_disk; /* not H5Fget_filesize: that is collective */
     const int there = stat(file_name, &on_disk) == 0;

@@ -149,8 +149,10 @@ static sq_status load_segment_text(sq_results *r, int column)
   char path[64];
   size_t stride;
   sq_format(path, sizeof path, "/segments/%s", sq_segment_columns[column].name);
-  hid_t d = H5Dopen2(r->file->file, path, H5P_DEFAULT), t = d >= 0 ? H5Dget_type(d) : -1;
+  hid_t dapl = sq_hdf5_inside(H5P_DATASET_ACCESS);
+  hid_t d = H5Dopen2(r->file->file, path, dapl), t = d >= 0 ? H5Dget_type(d) : -1;
   hid_t space = d >= 0 ? H5Dget_space(d) : -1;
+  sq_hdf5_drop(dapl);
   const int fits = t >= 0 && H5Tget_class(t) == H5T_STRING && H5Tis_variable_str(t) == 0 &&
                    H5Tget_size(t) <= 4096 && H5Sget_simple_extent_ndims(space) == 1 &&
                    H5Sget_simple_extent_npoints(space) == SQ_MAX_SEGMENTS &&
@@ -209,16 +211,16 @@ static sq_status add_group(sq_results *r, const char *path)
 {
   char inner[512];
   char **name = NULL;
-  int n = 0, nfield = 0, ndim;
+  int n = 0, nfield = 0, cell_ndim, ndim;
   int64_t *cell = NULL, *step = NULL;
   size_t cells[8], steps[8];
   sq_status st;
   sq_format(inner, sizeof inner, "%s/cell", path);
-  SQ_TRY(sq_h5_read_int(r->h5, inner, &cell, &ndim, cells));
+  SQ_TRY(sq_h5_read_int(r->h5, inner, &cell, &cell_ndim, cells));
   sq_format(inner, sizeof inner, "%s/stage_step", path);
   SQ_TRY(sq_h5_read_int(r->h5, inner, &step, &ndim, steps));
-  if (ndim != 2 || steps[0] != cells[0] || steps[1] > 1 << 20 || cells[0] > (size_t)r->file->ncell) {
-    st = sq_fail(SQ_ERR_DATA, "%s: %s has an unexpected shape", r->file->path, inner);
+  if (cell_ndim != 1 || ndim != 2 || steps[0] != cells[0] || steps[1] > 1 << 20 || cells[0] > (size_t)r->file->ncell) {
+    st = sq_fail(SQ_ERR_DATA, "%s: cell or stage_step of %s has an unexpected shape", r->file->path, path);
     goto done;
   }
   SQ_TRY(sq_h5_list(r->h5, path, &name, &n));

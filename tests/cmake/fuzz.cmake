@@ -25,6 +25,9 @@ sq_fuzz(fuzz_aan MODULES task)
 sq_fuzz(fuzz_pathfinder MODULES task)
 sq_fuzz(fuzz_checkpoint MODULES task SOURCES ${CMAKE_SOURCE_DIR}/src/train/checkpoint.c)
 sq_fuzz(fuzz_config MODULES model task SOURCES ${CMAKE_SOURCE_DIR}/src/train/keys.c)
+sq_fuzz(fuzz_results MODULES store
+        SOURCES ${CMAKE_SOURCE_DIR}/src/app/weights.c ${CMAKE_SOURCE_DIR}/src/app/report.c ${CMAKE_SOURCE_DIR}/src/app/status.c ${CMAKE_SOURCE_DIR}/src/app/table.c
+                ${CMAKE_SOURCE_DIR}/src/app/swept.c ${CMAKE_SOURCE_DIR}/src/app/args.c ${CMAKE_SOURCE_DIR}/src/app/schema.c)
 
 if(NOT SQ_FUZZ)
   sq_script_test(fuzz_corpus ${CMAKE_CURRENT_SOURCE_DIR}/fuzz/corpus.sh TIMEOUT 120)

@@ -136,3 +136,20 @@ grid = {"name": "g", "base": "base.json", "sweep": {"train.lr": [0.1, 1e-3], "se
 damaged("fuzz_config", "sweep", json.dumps(grid).encode(), b"\0")
 damaged("fuzz_config", "set", json.dumps(grid).encode(), b"\2")
 damaged("fuzz_config", "many", json.dumps({"base": ["base.json", "*.json"], "sweep": {"model": {"num_layers": [1, 2]}}}).encode(), b"\0")
+
+# ---- results files: a reader, what it is asked for, then changes (tests/fuzz/fuzz_results.c: change) of each member of the file
+def change(reader, name, more, *what):
+    for member in range(100):
+        put("fuzz_results", "%s%d-%d" % (name, reader, member), bytes([reader, more, what[0], member]) + bytes(what[1:]))
+
+
+for reader in range(6):
+    for table in range(10 if reader == 2 else 1):
+        put("fuzz_results", "good%d-%d" % (reader, table), bytes([reader, table]))
+    for member in range(100):
+        put("fuzz_results", "any%d-%d" % (reader, member), bytes([reader, member % 10, member % 9, member, member % 8, 1, 2, 0, 1, 2, 3, 4]))
+change(0, "empty", 0, 3, 2, 2, 0)  # of shape (2, 0)
+change(2, "list", 0, 0, 63, *b"[1]".ljust(64, b"\0"))  # JSON of another kind than expected
+change(5, "list", 0, 0, 63, *b"[[1]]".ljust(64, b"\0"))
+for reader in (0, 2, 3):
+    change(reader, "large", 1, 3, 5, 2, 2, 132, 133, 134, 2)  # more elements than 64 bits count
