@@ -72,7 +72,7 @@ static void signals_catch(void)
 }
 
 /* Leaves time to end the step or the spectra of the running cells and to close the file. */
-static double with_margin(double left)
+double sq_before_limit_s(double left)
 {
   return left - fmin(30, 0.1 * left);
 }
@@ -81,12 +81,12 @@ static double deadline_of(double time_limit)
 {
   double deadline = INFINITY;
   const char *end = getenv("SLURM_JOB_END_TIME");
-  if (time_limit > 0) deadline = sq_wall_s() + with_margin(time_limit);
+  if (time_limit > 0) deadline = sq_wall_s() + sq_before_limit_s(time_limit);
   if (end && atof(end) > 0) {
     /* The only look at a clock that can be set: from here on the deadline is in monotonic time. */
     const double left = atof(end) - (double)time(NULL);
     if (left > 0)
-      deadline = fmin(deadline, sq_wall_s() + with_margin(left));
+      deadline = fmin(deadline, sq_wall_s() + sq_before_limit_s(left));
     else
       sq_warn("SLURM_JOB_END_TIME=%s is %.0f s ago: is this host's clock right? It is not used", end, -left);
   }
@@ -416,7 +416,7 @@ static sq_status prepare(run *r)
   r->skip = sq_calloc(n, sizeof *r->skip, "list of cells");
   r->cost = sq_calloc(n, sizeof *r->cost, "list of cells");
   SQ_TRY(sq_app_agree(r->skip && r->cost ? SQ_OK : SQ_ERR_MEMORY));
-  for (size_t i = 0; i < n; ++i) r->cost[i] = fmax(1, r->cells->plan[i].flops_total);
+  for (size_t i = 0; i < n; ++i) r->cost[i] = sq_cells_cost(r->cells, (int)i);
   const int len = r->o.out ? snprintf(r->path, sizeof r->path, "%s", r->o.out)
                            : snprintf(r->path, sizeof r->path, "%s.h5", sq_experiment_name(r->experiment));
   if (len >= (int)sizeof r->path) st = sq_fail(SQ_ERR_USAGE, "run: the name of the results file is too long");

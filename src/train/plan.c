@@ -249,6 +249,7 @@ sq_status sq_train_plan_threads(const sq_config *c, int threads, sq_train_plan *
   p->total_steps = s.total;
   p->max_evals = s.max_evals;
   p->nstage = 2 + s.snapshots;
+  p->state = sq_train_state_shape(m);
   SQ_TRY(plan_flops(m, &s, p));
   sq_train_memory_take(&count, &s, m, &p->task, &mem);
   plan_bytes(c, m, threads, count.used, p);
