@@ -13,7 +13,7 @@ double sq_calibrate_disk(const char *folder, size_t bytes);
 typedef struct {                  /* seconds on one rank */
   double gradient_s, optimiser_s; /* of a training step */
   double evaluation_s;            /* of an example of an evaluation */
-  double spectra_s;               /* of all protocols at one stage */
+  double init_s, spectra_s;       /* of all protocols at stage init, at a later one */
 } sq_cell_speed;
 /* Measured on this many threads with random tokens of full length, for about two seconds.  guess_flops: the expected FLOP/s,
    to choose the part of the batch. */

@@ -91,6 +91,9 @@ size_t sq_fields_bytes(const sq_field *f, int n);
 
 /* ---- job.c: one cell, trained, on one rank or a team ------------------------------------------------- */
 typedef struct {
+  double count, bytes, save_s, cell_s; /* checkpoints written, bytes of all, seconds; of all cells */
+} sq_save_tally;
+typedef struct {
   const sq_cells *cells;
   sq_store *store;
   char host[256];
@@ -98,6 +101,7 @@ typedef struct {
   const struct sq_datasets *datasets; /* borrowed */
   sq_task *task;                      /* the last one opened: cells that follow often share it */
   char *task_key;                     /* its data key */
+  sq_save_tally saves;                /* of this rank as the first of its team */
 } sq_worker_state;
 
 /* ---- run.c ------------------------------------------------------------------------------------------- */

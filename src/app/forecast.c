@@ -83,7 +83,7 @@ double sq_forecast_cell_s(const sq_forecast_model *m, int i, int team)
   const double training = (double)t->total_steps * step_s(m, i, team) +
                           evaluated(t, c) * s->evaluation_s * largest_share(m, i, team);
   const double saves = minutes > 0 ? floor(training / (60 * minutes)) : 0;
-  return training + t->nstage * s->spectra_s + t->nstage * rows / m->disk_rate +
+  return training + s->init_s + (t->nstage - 1) * s->spectra_s + t->nstage * rows / m->disk_rate +
          saves * sq_forecast_checkpoint_s(m, i);
 }
 

@@ -256,6 +256,7 @@ static void add_rows(const sq_plan *p, cJSON *array)
     cJSON_AddNumberToObject(j, "checkpoint_bytes", (double)p->cells->checkpoint[r->first]);
     cJSON_AddNumberToObject(j, "step_s", r->speed.gradient_s + r->speed.optimiser_s);
     cJSON_AddNumberToObject(j, "evaluation_s", r->speed.evaluation_s);
+    cJSON_AddNumberToObject(j, "init_s", r->speed.init_s);
     cJSON_AddNumberToObject(j, "spectra_s", r->speed.spectra_s);
     cJSON_AddNumberToObject(j, "cell_s", r->cell_s);
     cJSON_AddBoolToObject(j, "timed", r->timed);

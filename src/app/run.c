@@ -299,6 +299,18 @@ static void progress(void *user, const sq_grid *g)
   sq_progress_show(&r->progress, g);
 }
 
+/* What the checkpoints of all ranks took. */
+static void tell_checkpoints(const run *r)
+{
+  sq_save_tally mine = r->worker.saves, all = {0};
+  char bytes[32];
+  MPI_Reduce(&mine, &all, sizeof mine / sizeof(double), MPI_DOUBLE, MPI_SUM, 0, MPI_COMM_WORLD);
+  if (sq_app_rank() != 0 || r->o.quiet || all.count == 0) return;
+  sq_format_bytes(bytes, all.bytes / all.count);
+  printf("checkpoints: %.0f written, of %s and in %.2g s on average, %.2g %% of the time\n", all.count, bytes,
+         all.save_s / all.count, 100 * all.save_s / all.cell_s);
+}
+
 static sq_status grid_run(run *r)
 {
   const sq_grid_ops ops = {r, run_cell, r->o.quiet ? NULL : progress, watch, r->team};
@@ -311,6 +323,7 @@ static sq_status grid_run(run *r)
   sq_status st = sq_app_agree(sq_progress_init(&r->progress, r->cells, r->skip));
   if (st == SQ_OK) st = sq_grid_run(MPI_COMM_WORLD, r->cells->ncell, r->cost, r->skip, &ops);
   sq_progress_clear(&r->progress);
+  if (st == SQ_OK || st == SQ_STOPPED) tell_checkpoints(r);
   sq_job_clear(&r->worker);
   return st;
 }
