@@ -59,11 +59,11 @@ static sq_cell_speed speed_at(const sq_plan *p, int cell, double flops)
                          .evaluation_s = t->flops_step / flops / 3 / batch};
 }
 
-/* An earlier row of the same cost, or k: a step is timed once for all learning rates. */
+/* A row of the same cost that was timed, or k: a step is timed once for all learning rates. */
 static int twin_of(const sq_plan *p, int k)
 {
-  for (int i = 0; i < k; ++i)
-    if (same_cost(p, p->row[i].first, p->row[k].first)) return i;
+  for (int i = 0; i < p->nrow; ++i)
+    if (p->row[i].timed && same_cost(p, p->row[i].first, p->row[k].first)) return i;
   return k;
 }
 
@@ -76,14 +76,33 @@ static sq_status row_time(sq_plan *p, int k, double start_s)
   if (p->rate > 0) {
     r->speed = speed_at(p, cell, p->gemm);
     r->timed = 1;
-  } else if (twin < k) {
+  } else if (twin != k) {
     r->speed = p->row[twin].speed;
-    r->timed = p->row[twin].timed;
+    r->timed = 1;
   } else if (sq_wall_s() - start_s < budget_s && p->cells->bytes[cell] < sq_memory_bytes() / 2) {
     st = sq_calibrate_cell(sq_experiment_cell(p->experiment, cell), &p->cells->plan[cell], p->cells->threads,
                            guess, &r->speed);
     r->timed = 1;
   }
+  return st;
+}
+
+/* The longest cells decide how long everything takes: they are timed first. */
+static sq_status rows_measure(sq_plan *p)
+{
+  const double start_s = sq_wall_s();
+  char *seen = sq_calloc((size_t)p->nrow + 1, 1, "plan");
+  sq_status st = seen ? SQ_OK : SQ_ERR_MEMORY;
+  for (int n = 0; n < p->nrow && st == SQ_OK; ++n) {
+    int longest = -1;
+    for (int k = 0; k < p->nrow; ++k)
+      if (!seen[k] && (longest < 0 || sq_cells_cost(p->cells, p->row[k].first) >
+                                          sq_cells_cost(p->cells, p->row[longest].first)))
+        longest = k;
+    seen[longest] = 1;
+    st = row_time(p, longest, start_s);
+  }
+  free(seen);
   return st;
 }
 
@@ -101,10 +120,9 @@ static double speed_of_timed(const sq_plan *p)
 
 static sq_status rows_time(sq_plan *p)
 {
-  const double start_s = sq_wall_s();
   sq_status st = SQ_OK;
   p->gemm = p->rate > 0 ? 1e9 * p->rate : sq_calibrate_gemm();
-  for (int k = 0; k < p->nrow; ++k) SQ_TRY(row_time(p, k, start_s));
+  SQ_TRY(rows_measure(p));
   for (int k = 0; k < p->nrow; ++k)
     if (!p->row[k].timed) p->row[k].speed = speed_at(p, p->row[k].first, speed_of_timed(p));
   for (int i = 0; i < p->cells->ncell; ++i) p->speed[i] = p->row[p->row_of[i]].speed;

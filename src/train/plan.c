@@ -279,6 +279,8 @@ static sq_status untouched_bytes(const sq_config *c, const sq_model *m, const sq
       tree_vectors(sq_train_nshard(c), j, threads) - tree_vectors(sq_shard_count(s->batch), j, threads);
   const sq_status st = unfilled_room(c, m, s, j, info, bytes);
   *bytes += (size_t)vectors * sq_model_ngradient(m) * sizeof(sq_real);
+  /* Room for a shard alone: the worker has derived quantities of its own. */
+  if (sq_model_nderived(m) > 0) *bytes += sq_model_work_bytes(m) - sq_model_shard_bytes(m);
   return st;
 }
 
