@@ -1,5 +1,6 @@
 sq_test(test_grid_teams MODULES grid F64 RANKS 1 2 5 8 TIMEOUT 120)
 sq_test(test_grid_jobs MODULES grid F64 RANKS 1 2 4 7 TIMEOUT 120)
+sq_test(test_grid_simulate MODULES grid F64 RANKS 1 2 4 7 TIMEOUT 120)
 sq_test(test_grid_share MODULES grid F64 RANKS 1 2 4 TIMEOUT 120)
 foreach(script usage run errors stop team plan)
   sq_script_test(cli_${script} ${CMAKE_CURRENT_SOURCE_DIR}/cli/${script}.sh TIMEOUT 1200)
