@@ -36,6 +36,10 @@ static inline int sq_min(int a, int b)
 {
   return a < b ? a : b;
 }
+static inline int sq_max(int a, int b)
+{
+  return a > b ? a : b;
+}
 
 /* ---- clock and process ------------------------------------------------------------------------------- */
 double sq_wall_s(void);         /* monotonic seconds */

@@ -57,6 +57,21 @@ void sq_grid_set_result(sq_grid *g, double value);
 double sq_grid_fraction(const sq_grid *g, int job);
 double sq_grid_result(const sq_grid *g, int job);
 
+/* ---- simulate.c: the same on a virtual clock, for any number of ranks ----------------------------------- */
+typedef struct {
+  int nteam;            /* teams, or ranks where every rank is alone */
+  const double *step_s; /* (njob) seconds between two polls of a job; NULL: rank 0 always hears at once */
+  double stop_s;        /* all are asked to stop then; INFINITY: never */
+} sq_grid_model;
+typedef struct {
+  double end_s, busy_s; /* when the last job ended or stopped; sum over the teams of the time in jobs */
+  double *began_s;      /* (njob), given, or NULL: when a job was begun; untouched if it was not */
+} sq_grid_forecast;
+/* Hands the jobs out as sq_grid_run() would.  left (njob): in, seconds that a job takes; out, seconds that are left of
+   it: 0 if it has ended.  Not collective; no MPI.  SQ_ERR_MEMORY. */
+sq_status sq_grid_simulate(int njob, const double *cost, const int *skip, const sq_grid_model *m,
+                           double *left, sq_grid_forecast *f);
+
 /* ---- share.c: one copy of some bytes for the ranks of a machine ---------------------------------------- */
 typedef struct sq_shared sq_shared;
 /* Collective on node, a communicator of ranks that share memory (MPI_Comm_split_type).  Rank `reader` gives the bytes,

@@ -107,7 +107,7 @@ typedef struct { /* of this start or resume; the same on all ranks */
 
 typedef struct sq_store sq_store;
 
-/* Bytes of the file that create() would make (data only), for `plan`. */
+/* Bytes of the file that create() would make, for `plan`; more than enough where it cannot be tried out. */
 size_t sq_store_bytes(const sq_store_plan *p);
 /* Collective on comm: rank 0 lays the file out under a temporary name with all space taken, gives it its
    name, then all open it. SQ_ERR_USAGE if the file exists or another run writes it; SQ_ERR_IO (with free space, where that is the

@@ -22,6 +22,9 @@ typedef struct {
   size_t size[SQ_NSPLIT]; /* examples */
   int open_size;      /* only the data know the sizes; without data these are those of the official files */
   const char *metric; /* "accuracy" | "perplexity" */
+  /* Memory of the data: the block of a machine (below), what every process keeps.  Of the official files, at most where
+     lengths differ. */
+  size_t shared_bytes, own_bytes;
 } sq_task_info;
 
 /* What a task has read from files, in one piece without pointers: processes of a machine may look at one copy of it.

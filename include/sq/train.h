@@ -155,6 +155,7 @@ typedef struct { /* what a cell will need and do, from its configuration alone *
   int nshard;                     /* of a batch: more workers cannot share one */
   size_t bytes;                   /* parameters, optimiser, gradient tree, activations, batch; one rank */
   size_t team_bytes[SQ_SHARD_BITS + 1]; /* the same of a member of a team of 2^j */
+  sq_train_state state;                 /* of a checkpoint: no data, bytes of the parts */
   sq_model_dims dims;
   sq_task_info task;
 } sq_train_plan;

@@ -1,12 +1,16 @@
-/* src/app/calibrate.c: how long a training step takes here, from a few real ones on random tokens.
+/* src/app/calibrate.c: how long the work of a cell takes here, from a little of it on random tokens.
  *
- * The gradient of a batch is timed, of a part of it where the whole would take too long, and scaled by the
- * FLOP count; the optimiser is timed on all parameters. */
+ * The gradient of a batch is timed, of a part of it where the whole would take too long, and scaled by the number of
+ * sequences; evaluations likewise; the optimiser on all parameters.  Spectra are timed at shorter and shorter distances
+ * from the full length and continued along the last slope where the full length would take too long. */
 #include "calibrate.h"
 
+#include <fcntl.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "sq/base.h"
 #include "sq/linalg.h"
@@ -31,6 +35,47 @@ double sq_calibrate_gemm(void)
   return best;
 }
 
+double sq_calibrate_copy(void)
+{
+  enum { BYTES = 1 << 26, TIMES = 4 }; /* beyond the caches */
+  double best = INFINITY;
+  char *a = sq_calloc(2, BYTES, "measurement");
+  if (!a) return 0;
+  memset(a, 1, 2 * (size_t)BYTES);
+  for (int i = 0; i < TIMES; ++i) {
+    const double start = sq_wall_s();
+    memcpy(a + (i % 2) * (size_t)BYTES, a + ((i + 1) % 2) * (size_t)BYTES, BYTES);
+    best = fmin(best, sq_wall_s() - start);
+  }
+  free(a);
+  return BYTES / best;
+}
+
+/* A file without a name: nothing of it stays, whatever happens. */
+double sq_calibrate_disk(const char *folder, size_t bytes)
+{
+  enum { BLOCK = 1 << 20 };
+  const int fd = open(folder, O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600);
+  char *block = fd >= 0 ? sq_calloc(1, BLOCK, "measurement") : NULL;
+  int failed = !block;
+  const double start = sq_wall_s();
+  for (size_t at = 0; at < bytes && !failed; at += BLOCK) failed = write(fd, block, BLOCK) != BLOCK;
+  failed = failed || fsync(fd) != 0;
+  const double took = sq_wall_s() - start;
+  if (fd >= 0) close(fd);
+  free(block);
+  sq_error_clear();
+  return failed || took <= 0 ? 0 : (double)((bytes + BLOCK - 1) / BLOCK * BLOCK) / took;
+}
+
+/* Seconds of one thread's own work, which others on the same core do not lengthen; of several threads the clock's. */
+static double work_s(int threads)
+{
+  struct timespec t;
+  if (threads > 1 || clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t) != 0) return sq_wall_s();
+  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
 typedef struct {
   sq_model *m;
   sq_worker *w;
@@ -39,6 +84,7 @@ typedef struct {
   int32_t *token, *label;
   sq_real *value;
   sq_batch b;
+  int seq_len, threads;
 } bench;
 
 static void bench_clear(bench *k)
@@ -104,18 +150,44 @@ done:
   return st;
 }
 
-static double time_gradient(bench *k, const sq_train_plan *p)
+/* The best of some calls: others may use the machine too. */
+static double best_of(void (*call)(bench *k), bench *k)
 {
-  const sq_pass pass = {.rows = &k->b.rows, .train = 1, .seed = 1, .seq_len = p->task.seq_len};
   double best = INFINITY;
-  sq_tally tally;
-  for (double start = sq_wall_s(), now = start; now - start < 0.3 || best == INFINITY;) {
-    sq_batch_gradient(k->w, k->theta, &k->b, &pass, k->grad, &tally);
-    const double end = sq_wall_s();
-    best = fmin(best, end - now);
-    now = end;
+  for (double start = sq_wall_s(); sq_wall_s() - start < 0.3 || best == INFINITY;) {
+    const double before = work_s(k->threads);
+    call(k);
+    best = fmin(best, work_s(k->threads) - before);
   }
   return best;
+}
+
+static void gradient(bench *k)
+{
+  const sq_pass pass = {.rows = &k->b.rows, .train = 1, .seed = 1, .seq_len = k->seq_len};
+  sq_tally tally;
+  sq_batch_gradient(k->w, k->theta, &k->b, &pass, k->grad, &tally);
+}
+
+static void evaluation(bench *k)
+{
+  sq_tally tally;
+  sq_batch_evaluate(k->w, k->theta, &k->b, &tally);
+}
+
+/* Of a batch, from n <= batch examples.  Derived quantities are made once for a batch, however small: the time of an
+ * example more is then that between half of them and all. */
+static double time_batch(bench *k, void (*call)(bench *k), int n, int batch)
+{
+  const sq_batch all = k->b;
+  const int half = n / 2, each = all.dual ? 2 : 1;
+  const double s = best_of(call, k);
+  if (n == batch || sq_model_nderived(k->m) == 0) return s * batch / n;
+  k->b.rows.nseq = half * each;
+  k->b.rows.nrow = all.rows.off[half * each];
+  const double more = fmax((s - best_of(call, k)) / (n - half), 0.1 * s / n);
+  k->b = all;
+  return s + more * (batch - n);
 }
 
 static double time_optimiser(bench *k)
@@ -123,25 +195,201 @@ static double time_optimiser(bench *k)
   const sq_adamw o = {.beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .weight_decay = 0.01, .clip = 1};
   double best = INFINITY;
   for (int i = 0; i < 2; ++i) {
-    const double start = sq_wall_s();
+    const double start = work_s(k->threads);
     sq_worker_step(k->w, &o, 1e-6, 1e-6, i + 1, k->grad, k->m1, k->m2, k->theta);
-    best = fmin(best, sq_wall_s() - start);
+    best = fmin(best, work_s(k->threads) - start);
   }
   return best;
 }
 
-sq_status sq_calibrate_step(const sq_config *c, const sq_train_plan *p, int threads, double guess_flops,
-                            double *step_s)
+/* ---- spectra ----------------------------------------------------------------------------------------- */
+
+typedef struct {
+  sq_spectra *s;
+  double **out, *data;
+  int nsample, heavy; /* sequences; the first of them, whose memory is analysed too */
+  int *off;           /* (nsample + 1) */
+  double end_s;       /* systems of time-invariant layers: no more from then on */
+  int nlook, done;
+} spectra_bench;
+
+static void spectra_clear(spectra_bench *x)
 {
-  bench k = {0};
+  sq_spectra_destroy(&x->s);
+  free(x->out);
+  free(x->data);
+  free(x->off);
+  *x = (spectra_bench){0};
+}
+
+static int of_both(const sq_config *c, int nsample)
+{
+  const int a = sq_config_int(c, "analysis.hankel_samples"), b = sq_config_int(c, "analysis.memory_samples");
+  const int most = a > b ? a : b;
+  return most < nsample ? most : nsample;
+}
+
+static int dim_of(const sq_field *f, int n, const char *axis)
+{
+  for (int i = 0; i < n; ++i)
+    for (int a = 0; a < f[i].naxis; ++a)
+      if (strcmp(f[i].axis[a], axis) == 0) return f[i].dim[a];
+  return 0;
+}
+
+/* How often time-invariant layers ask whether to go on: at each layer and each of its systems; 0: other layers, whose
+ * sequences have a length. */
+static int count_looks(const sq_field *f, int n)
+{
+  for (int i = 0; i < n; ++i)
+    if (strcmp(f[i].name, "length") == 0) return 0;
+  return dim_of(f, n, "layer") * (1 + dim_of(f, n, "channel"));
+}
+
+static sq_status spectra_make(bench *k, const sq_config *c, const sq_train_plan *p, int protocol,
+                              spectra_bench *x)
+{
+  int n;
+  sq_status st;
+  *x = (spectra_bench){.nsample = sq_cells_nsample(c, &p->task)};
+  x->heavy = of_both(c, x->nsample);
+  SQ_TRY(sq_spectra_create(c, k->m, sq_config_string_at(c, "analysis.protocols", protocol), x->nsample,
+                           p->task.seq_len, &x->s));
+  const sq_field *f = sq_spectra_fields(x->s, &n);
+  x->out = sq_calloc((size_t)n + 1, sizeof *x->out, "measurement");
+  x->data = sq_calloc(sq_fields_bytes(f, n) / sizeof(double) + 1, sizeof(double), "measurement");
+  x->off = sq_calloc((size_t)x->nsample + 1, sizeof *x->off, "measurement");
+  if (!x->out || !x->data || !x->off) {
+    st = SQ_ERR_MEMORY;
+    goto done;
+  }
+  double *next = x->data;
+  for (int i = 0; i < n; ++i) {
+    x->out[i] = next;
+    next += sq_field_doubles(&f[i]);
+  }
+  x->nlook = count_looks(f, n);
+done:
+  return st;
+}
+
+/* A sample whose sequence `which` has T steps and the others none. */
+static sq_batch only_one(const bench *k, spectra_bench *x, int which, int T)
+{
+  sq_batch b = k->b;
+  for (int i = 0; i <= x->nsample; ++i) x->off[i] = i > which ? T : 0;
+  b.rows.nseq = x->nsample;
+  b.rows.nrow = T;
+  b.rows.off = x->off;
+  return b;
+}
+
+/* Seconds for sequence `which` of the sample alone; 0 if it cannot be analysed. */
+static double run_sequence(bench *k, spectra_bench *x, int which, int T)
+{
+  const sq_batch b = only_one(k, x, which, T);
+  const double start = work_s(1);
+  if (sq_spectra_run(x->s, k->theta, &b, sq_worker_work(k->w), x->out) != SQ_OK) {
+    sq_error_clear();
+    return 0;
+  }
+  return work_s(1) - start;
+}
+
+static double time_sequence(bench *k, spectra_bench *x, int which)
+{
+  const int T = k->seq_len;
+  const double start = sq_wall_s();
+  double before = 0, s = 0;
+  int t = T > 256 ? T / 16 : T;
+  for (;; t = 2 * t < T ? 2 * t : T) {
+    before = s;
+    s = run_sequence(k, x, which, t);
+    if (t == T || sq_wall_s() - start > 0.4) break;
+  }
+  const double slope = before > 0 ? fmin(3, fmax(1, log2(s / before))) : 2;
+  return s * pow((double)T / t, slope);
+}
+
+static double time_sequences(bench *k, spectra_bench *x)
+{
+  double s = 0;
+  if (x->heavy > 0) s += x->heavy * time_sequence(k, x, 0);
+  if (x->heavy < x->nsample) s += (x->nsample - x->heavy) * time_sequence(k, x, x->nsample - 1);
+  return s;
+}
+
+static spectra_bench *timed; /* by the only thread that plans */
+
+static int time_is_up(void *unused)
+{
+  (void)unused;
+  ++timed->done;
+  return sq_wall_s() >= timed->end_s;
+}
+
+static double time_systems(bench *k, spectra_bench *x)
+{
+  const sq_batch b = only_one(k, x, 0, 1); /* not looked at */
+  timed = x;
+  x->done = 0;
+  const double start = work_s(1);
+  x->end_s = sq_wall_s() + 0.8;
+  sq_spectra_poll(x->s, time_is_up, NULL);
+  const sq_status st = sq_spectra_run(x->s, k->theta, &b, NULL, x->out);
+  const double took = work_s(1) - start;
+  if (st != SQ_STOPPED || x->done < 2) return took;
+  return took * x->nlook / (x->done - 1);
+}
+
+/* At the start all systems of a time-invariant layer may be equal, and those are solved once; training makes them
+ * differ. */
+static void disturb(bench *k)
+{
+  sq_rng rng;
+  sq_rng_init(&rng, 2, SQ_STREAM_TEST, 0);
+  for (size_t i = 0; i < sq_model_params(k->m)->total; ++i)
+    k->theta[i] *= (sq_real)(1 + 1e-3 * (sq_rng_below(&rng, 1000) / 1000.0 - 0.5));
+}
+
+static sq_status time_spectra(bench *k, const sq_config *c, const sq_train_plan *p, sq_cell_speed *speed)
+{
+  sq_status st = SQ_OK;
+  speed->init_s = speed->spectra_s = 0;
+  for (int i = 0; i < sq_config_count(c, "analysis.protocols"); ++i) {
+    spectra_bench x;
+    st = spectra_make(k, c, p, i, &x);
+    if (st == SQ_OK && x.nlook > 0) {
+      sq_model_init(k->m, 1, k->theta);
+      speed->init_s += time_systems(k, &x);
+      disturb(k);
+      speed->spectra_s += time_systems(k, &x);
+    } else if (st == SQ_OK) {
+      const double s = time_sequences(k, &x);
+      speed->init_s += s;
+      speed->spectra_s += s;
+    }
+    spectra_clear(&x);
+    if (st != SQ_OK) break;
+  }
+  return st;
+}
+
+sq_status sq_calibrate_cell(const sq_config *c, const sq_train_plan *p, int threads, double guess_flops,
+                            sq_cell_speed *speed)
+{
+  bench k = {.seq_len = p->task.seq_len, .threads = threads};
   sq_status st;
   const int batch = sq_config_int(c, "train.batch_size");
-  /* At most about a second of work for one gradient, but always a sequence. */
+  /* At most about a second of work for one gradient, but two sequences where a batch has them. */
   const double one = p->flops_step / batch / guess_flops;
-  const int nseq = one * batch <= 1 ? batch : one >= 1 ? 1 : (int)(1 / one);
+  const int part = one >= 1 ? 1 : (int)fmin(1 / one, batch), nseq = part < 2 && batch > 1 ? 2 : part;
   sq_blas_set_threads(1);
   SQ_TRY(bench_create(&k, c, p, threads, nseq));
-  *step_s = time_gradient(&k, p) * batch / nseq + time_optimiser(&k);
+  speed->gradient_s = time_batch(&k, gradient, nseq, batch);
+  speed->optimiser_s = time_optimiser(&k);
+  speed->evaluation_s = time_batch(&k, evaluation, nseq, batch) / batch;
+  SQ_TRY(time_spectra(&k, c, p, speed));
 done:
   bench_clear(&k);
   return st;

@@ -6,6 +6,7 @@
 #include "cells.h"
 
 #include <cjson/cJSON.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -145,6 +146,7 @@ static sq_status shape_fill(const sq_cells *c, int i, const sq_model *m, shape *
   const sq_config *cell = sq_experiment_cell(c->experiment, i);
   const sq_task_info *info = &c->plan[i].task;
   sq_status st = SQ_OK;
+  size_t largest = 0;
   *s = (shape){.first = i, .nprotocol = sq_config_count(cell, "analysis.protocols")};
   SQ_ASSERT(s->nprotocol <= SQ_MAX_PROTOCOLS);
   for (int p = 0; p < s->nprotocol; ++p) {
@@ -152,8 +154,12 @@ static sq_status shape_fill(const sq_cells *c, int i, const sq_model *m, shape *
     SQ_TRY(sq_spectra_create(cell, m, sq_config_string_at(cell, "analysis.protocols", p),
                              sq_cells_nsample(cell, info), info->seq_len, &s->s[p]));
     const sq_field *f = sq_spectra_fields(s->s[p], &n);
-    c->bytes[i] += sq_fields_bytes(f, n) + sq_spectra_bytes(s->s[p]);
+    const size_t bytes = sq_fields_bytes(f, n); /* of one protocol after the other */
+    if (bytes > largest) largest = bytes;
+    c->row_bytes[i] += bytes;
+    c->bytes[i] += sq_spectra_bytes(s->s[p]);
   }
+  c->bytes[i] += largest;
 done:
   return st;
 }
@@ -256,6 +262,15 @@ done:
 
 /* ---- all cells --------------------------------------------------------------------------------------- */
 
+static sq_status checkpoint_plan(sq_cells *c, int i)
+{
+  char *owner = sq_cells_owner(sq_experiment_cell(c->experiment, i));
+  if (owner == NULL) return SQ_ERR_MEMORY;
+  c->checkpoint[i] = sq_checkpoint_bytes(owner, &c->plan[i].state);
+  free(owner);
+  return SQ_OK;
+}
+
 static sq_status cell_plan(sq_cells *c, int i)
 {
   const sq_config *cell = sq_experiment_cell(c->experiment, i);
@@ -266,9 +281,10 @@ static sq_status cell_plan(sq_cells *c, int i)
   SQ_TRY(sq_model_create(cell, p->dims, &m));
   SQ_TRY(check_fit(cell, m, &p->task));
   c->metric[i] = p->task.metric;
-  c->bytes[i] = sq_task_batch_bytes(&p->task, sq_cells_nsample(cell, &p->task));
+  c->bytes[i] = p->task.own_bytes + sq_task_batch_bytes(&p->task, sq_cells_nsample(cell, &p->task));
   if (p->max_evals > c->max_evals) c->max_evals = p->max_evals;
   SQ_TRY(shape_join(c, i, m));
+  SQ_TRY(checkpoint_plan(c, i));
   c->extra[i] = c->bytes[i];
   c->bytes[i] += p->bytes;
   if (sq_config_bool(cell, "run.save_weights")) {
@@ -294,14 +310,16 @@ sq_status sq_cells_create(const sq_experiment *e, int threads, sq_cells **out)
   c->plan = sq_calloc(n, sizeof *c->plan, "plan of the cells");
   c->bytes = sq_calloc(n, sizeof *c->bytes, "plan of the cells");
   c->extra = sq_calloc(n, sizeof *c->extra, "plan of the cells");
+  c->checkpoint = sq_calloc(n, sizeof *c->checkpoint, "plan of the cells");
+  c->row_bytes = sq_calloc(n, sizeof *c->row_bytes, "plan of the cells");
   c->metric = sq_calloc(n, sizeof *c->metric, "plan of the cells");
   c->group = sq_calloc(n * SQ_MAX_PROTOCOLS, sizeof *c->group, "plan of the cells");
   c->spectra = sq_calloc(n * SQ_MAX_PROTOCOLS, sizeof *c->spectra, "plan of the cells");
   c->shape = sq_calloc(n, sizeof *c->shape, "plan of the cells");
   c->model = sq_calloc(n, sizeof *c->model, "plan of the cells");
   c->weights = sq_calloc(n, sizeof *c->weights, "plan of the cells");
-  if (!c->plan || !c->bytes || !c->extra || !c->metric || !c->group || !c->spectra || !c->shape ||
-      !c->model || !c->weights) {
+  if (!c->plan || !c->bytes || !c->extra || !c->checkpoint || !c->row_bytes || !c->metric || !c->group ||
+      !c->spectra || !c->shape || !c->model || !c->weights) {
     st = SQ_ERR_MEMORY;
     goto done;
   }
@@ -328,6 +346,8 @@ void sq_cells_destroy(sq_cells **pc)
   free(c->plan);
   free(c->bytes);
   free(c->extra);
+  free(c->checkpoint);
+  free(c->row_bytes);
   free(c->metric);
   free(c->group);
   free(c->spectra);
@@ -365,6 +385,33 @@ size_t sq_cells_bytes(const sq_cells *c, int i, int team)
   return c->plan[i].team_bytes[j] + c->extra[i];
 }
 
+size_t sq_cells_shared_bytes(const sq_cells *c)
+{
+  size_t bytes = 0;
+  char **key = sq_calloc((size_t)c->ncell, sizeof *key, "data sets");
+  int n = 0;
+  for (int i = 0; key != NULL && i < c->ncell; ++i) {
+    int seen = 0;
+    if (c->plan[i].task.shared_bytes == 0) continue;
+    char *k = sq_cells_block_key(sq_experiment_cell(c->experiment, i));
+    for (int j = 0; k != NULL && j < n && !seen; ++j) seen = strcmp(key[j], k) == 0;
+    if (k == NULL || seen) {
+      free(k);
+      continue;
+    }
+    key[n++] = k;
+    bytes += c->plan[i].task.shared_bytes;
+  }
+  for (int j = 0; j < n; ++j) free(key[j]);
+  free(key);
+  return bytes;
+}
+
+double sq_cells_cost(const sq_cells *c, int i)
+{
+  return fmax(1, c->plan[i].flops_total);
+}
+
 /* Bytes of the cells on each member of a team, the largest first; *owned*, NULL without memory. */
 static size_t *largest_first(const sq_cells *c, int team)
 {
@@ -385,10 +432,11 @@ static double bytes_of_ranks(const sq_cells *c, const size_t *bytes, int nrank, 
 
 int sq_cells_ranks_that_fit(const sq_cells *c, int most, int team)
 {
+  const double room = (double)sq_memory_bytes() - (double)sq_cells_shared_bytes(c);
   size_t *bytes = largest_first(c, team);
   int n = 0;
   if (bytes == NULL) return most;
-  while (n + team <= most && bytes_of_ranks(c, bytes, n + team, team) <= (double)sq_memory_bytes()) n += team;
+  while (n + team <= most && bytes_of_ranks(c, bytes, n + team, team) <= room) n += team;
   free(bytes);
   return n;
 }
@@ -424,7 +472,8 @@ sq_status sq_cells_check_memory(const sq_cells *c, int nlocal, int team)
   char cell[32], all[32], there[32];
 
   if (bytes == NULL) return SQ_ERR_MEMORY;
-  const double need = bytes_of_ranks(c, bytes, busy, team), one = (double)bytes[0];
+  const double data = (double)sq_cells_shared_bytes(c), need = data + bytes_of_ranks(c, bytes, busy, team),
+               one = data + (double)bytes[0];
   free(bytes);
   sq_format_bytes(cell, one);
   sq_format_bytes(all, need);

@@ -17,6 +17,7 @@ typedef struct {
   sq_train_plan *plan;             /* (ncell) */
   size_t *bytes;                   /* (ncell) of memory on the rank that runs it, the spectra included */
   size_t *extra;                   /* (ncell) of bytes: what is not in plan->bytes */
+  size_t *checkpoint, *row_bytes;  /* (ncell) of a checkpoint; of the spectra of one stage in the file */
   const char **metric;             /* (ncell) */
   int *group; /* (ncell, SQ_MAX_PROTOCOLS) number in `spectra`, protocol by protocol of the cell; -1 past the
                  last */
@@ -41,6 +42,10 @@ int sq_cells_nsample(const sq_config *c, const sq_task_info *info);
 const char *sq_cells_label(const sq_cells *c, int i);
 /* Bytes on each member of a team of `team` ranks. */
 size_t sq_cells_bytes(const sq_cells *c, int i, int team);
+/* What `run` gives the grid as a job's cost: FLOPs. */
+double sq_cells_cost(const sq_cells *c, int i);
+/* Bytes of the data that the ranks of a machine share: all different data sets of the cells. */
+size_t sq_cells_shared_bytes(const sq_cells *c);
 /* Whether the largest cells of `nlocal` ranks of this machine, in teams of `team`, fit into its memory together, a
    warning if they take nearly all: SQ_ERR_USAGE with the largest cell, the bytes needed and there, and what to
    reduce.  Nothing of that size has been allocated. */
@@ -51,6 +56,8 @@ int sq_cells_ranks_that_fit(const sq_cells *c, int most, int team);
 /* ---- share.c: how many ranks train a cell together --------------------------------------------------- */
 /* The most ranks that cell i can use, a power of two. */
 int sq_cells_useful_team(const sq_cells *c, int i);
+/* What run.team says; 0: auto. */
+int sq_cells_said_team(const sq_cells *c);
 /* The option --team of a command; 0: not given.  SQ_ERR_USAGE. */
 sq_status sq_cells_check_team(const char *command, int team);
 /* Ranks of a team for nrank ranks and the cells that are not skipped (skip NULL: all): `forced` if it is not 0, else
@@ -84,6 +91,9 @@ size_t sq_fields_bytes(const sq_field *f, int n);
 
 /* ---- job.c: one cell, trained, on one rank or a team ------------------------------------------------- */
 typedef struct {
+  double count, bytes, save_s, cell_s; /* checkpoints written, bytes of all, seconds; of all cells */
+} sq_save_tally;
+typedef struct {
   const sq_cells *cells;
   sq_store *store;
   char host[256];
@@ -91,7 +101,12 @@ typedef struct {
   const struct sq_datasets *datasets; /* borrowed */
   sq_task *task;                      /* the last one opened: cells that follow often share it */
   char *task_key;                     /* its data key */
+  sq_save_tally saves;                /* of this rank as the first of its team */
 } sq_worker_state;
+
+/* ---- run.c ------------------------------------------------------------------------------------------- */
+/* Seconds after which a run that has `left` stops its cells. */
+double sq_before_limit_s(double left);
 
 struct sq_grid;
 /* Trains cell i; the first rank of a team writes its rows, spectra and checkpoints.  A cell that diverges or fails is recorded: SQ_OK.  SQ_STOPPED: back to

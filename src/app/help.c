@@ -28,11 +28,27 @@ static const sq_command command[] = {
      "4 output cannot be written, 75 stopped and resumable.\n",
      sq_app_run, SQ_PARALLEL},
     {"plan", "cells, parameters, FLOPs, memory and time of a grid",
-     "CONFIG [--ranks N] [--team K] [--threads N] [--rate GFLOPS] [--set KEY=VALUE ...] [--json]",
-     "Prints what `run` would do, without data and without training; the time is predicted from a short\n"
-     "measurement on this machine (half a minute at most).\n"
+     "CONFIG [--ranks N[,N...]] [--time-limit SECONDS] [--node CORES:GB] [--team K] [--threads N] [--rate "
+     "GFLOPS]\n"
+     "       [--set KEY=VALUE ...] [--json]",
+     "Prints what `run` would do and need, without data and without training: for each kind of cell "
+     "parameters,\n"
+     "FLOPs, memory and time; bytes of results and checkpoints, files, core-hours, the critical path "
+     "(longest\n"
+     "cell), the number of ranks from which on more are of no use, ranks a node, a line for sbatch.  Times "
+     "come\n"
+     "from a short measurement on this machine (seconds; a minute or two for large grids); wall times from a "
+     "simulation of `run`'s "
+     "own\n"
+     "scheduler, teams, checkpoints and restarts included, the waiting for a restart left out.\n"
      "\n"
-     "  --ranks N        wall time on N ranks (default: those of mpirun, else the cores of this machine)\n"
+     "  --ranks N[,N...] wall time on N ranks (default: those of mpirun, else the cores of this machine); "
+     "for\n"
+     "                   several numbers a table: limited by the work (more ranks help), the longest cell, "
+     "or\n"
+     "                   whole cells that do not fill the ranks evenly\n"
+     "  --time-limit SECONDS  of a start, after which another goes on (default 86400)\n"
+     "  --node CORES:GB  cores and memory of a node (default: this machine's)\n"
      "  --rate GFLOPS    speed of a core in training steps, for a machine that is not at hand (no "
      "measurement)\n"
      "  --team K         ranks that train a cell together, as for run\n"

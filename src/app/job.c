@@ -111,10 +111,15 @@ static int due(void *user, long step)
 static sq_status save(void *user, const sq_train_state *s)
 {
   job *j = user;
+  sq_save_tally *tally = &j->w->saves;
+  const double start = sq_wall_s();
   sq_status st = sq_store_sync(j->w->store);
   if (st == SQ_OK) st = sq_checkpoint_write(j->checkpoint, j->owner, s);
   j->saved = st == SQ_OK;
   j->saved_s = sq_wall_s();
+  tally->save_s += j->saved_s - start;
+  tally->count += j->saved;
+  if (j->saved) tally->bytes += (double)sq_checkpoint_bytes(j->owner, s);
   if (st == SQ_OK) return st;
   tell(j, sq_error_text());
   sq_error_clear();
@@ -221,7 +226,11 @@ sq_status sq_job_run(sq_worker_state *w, sq_grid *g, int i)
   j.team.size = sq_grid_team(g, &j.team.rank);
   sq_status st = sq_team_agree(&j.team, j.team.rank == 0 ? begin(&j) : SQ_OK);
   if (st == SQ_OK) st = train(&j);
-  if (j.team.rank == 0) st = finish(&j, st, sq_wall_s() - start);
+  const double took = sq_wall_s() - start;
+  if (j.team.rank == 0) {
+    w->saves.cell_s += took;
+    st = finish(&j, st, took);
+  }
   free(j.owner);
   return st;
 }

@@ -72,7 +72,7 @@ static void signals_catch(void)
 }
 
 /* Leaves time to end the step or the spectra of the running cells and to close the file. */
-static double with_margin(double left)
+double sq_before_limit_s(double left)
 {
   return left - fmin(30, 0.1 * left);
 }
@@ -81,12 +81,12 @@ static double deadline_of(double time_limit)
 {
   double deadline = INFINITY;
   const char *end = getenv("SLURM_JOB_END_TIME");
-  if (time_limit > 0) deadline = sq_wall_s() + with_margin(time_limit);
+  if (time_limit > 0) deadline = sq_wall_s() + sq_before_limit_s(time_limit);
   if (end && atof(end) > 0) {
     /* The only look at a clock that can be set: from here on the deadline is in monotonic time. */
     const double left = atof(end) - (double)time(NULL);
     if (left > 0)
-      deadline = fmin(deadline, sq_wall_s() + with_margin(left));
+      deadline = fmin(deadline, sq_wall_s() + sq_before_limit_s(left));
     else
       sq_warn("SLURM_JOB_END_TIME=%s is %.0f s ago: is this host's clock right? It is not used", end, -left);
   }
@@ -299,6 +299,18 @@ static void progress(void *user, const sq_grid *g)
   sq_progress_show(&r->progress, g);
 }
 
+/* What the checkpoints of all ranks took. */
+static void tell_checkpoints(const run *r)
+{
+  sq_save_tally mine = r->worker.saves, all = {0};
+  char bytes[32];
+  MPI_Reduce(&mine, &all, sizeof mine / sizeof(double), MPI_DOUBLE, MPI_SUM, 0, MPI_COMM_WORLD);
+  if (sq_app_rank() != 0 || r->o.quiet || all.count == 0) return;
+  sq_format_bytes(bytes, all.bytes / all.count);
+  printf("checkpoints: %.0f written, of %s and in %.2g s on average, %.2g %% of the time\n", all.count, bytes,
+         all.save_s / all.count, 100 * all.save_s / all.cell_s);
+}
+
 static sq_status grid_run(run *r)
 {
   const sq_grid_ops ops = {r, run_cell, r->o.quiet ? NULL : progress, watch, r->team};
@@ -311,6 +323,7 @@ static sq_status grid_run(run *r)
   sq_status st = sq_app_agree(sq_progress_init(&r->progress, r->cells, r->skip));
   if (st == SQ_OK) st = sq_grid_run(MPI_COMM_WORLD, r->cells->ncell, r->cost, r->skip, &ops);
   sq_progress_clear(&r->progress);
+  if (st == SQ_OK || st == SQ_STOPPED) tell_checkpoints(r);
   sq_job_clear(&r->worker);
   return st;
 }
@@ -416,7 +429,7 @@ static sq_status prepare(run *r)
   r->skip = sq_calloc(n, sizeof *r->skip, "list of cells");
   r->cost = sq_calloc(n, sizeof *r->cost, "list of cells");
   SQ_TRY(sq_app_agree(r->skip && r->cost ? SQ_OK : SQ_ERR_MEMORY));
-  for (size_t i = 0; i < n; ++i) r->cost[i] = fmax(1, r->cells->plan[i].flops_total);
+  for (size_t i = 0; i < n; ++i) r->cost[i] = sq_cells_cost(r->cells, (int)i);
   const int len = r->o.out ? snprintf(r->path, sizeof r->path, "%s", r->o.out)
                            : snprintf(r->path, sizeof r->path, "%s.h5", sq_experiment_name(r->experiment));
   if (len >= (int)sizeof r->path) st = sq_fail(SQ_ERR_USAGE, "run: the name of the results file is too long");

@@ -27,7 +27,7 @@ sq_status sq_cells_check_team(const char *command, int team)
              : sq_fail(SQ_ERR_USAGE, "%s: --team=%d: expected 1, 2, 4, 8 or 16", command, team);
 }
 
-static int said(const sq_cells *c)
+int sq_cells_said_team(const sq_cells *c)
 {
   const char *team = sq_config_string(sq_experiment_cell(c->experiment, 0), "run.team");
   return strcmp(team, "auto") == 0 ? 0 : atoi(team);
@@ -35,7 +35,7 @@ static int said(const sq_cells *c)
 
 sq_status sq_cells_team(const sq_cells *c, const int *skip, int nrank, int forced, int *team)
 {
-  const int wanted = forced > 0 ? forced : said(c);
+  const int wanted = forced > 0 ? forced : sq_cells_said_team(c);
   int left = 0, useful = 1;
 
   *team = wanted;

@@ -9,8 +9,6 @@
  * one that sees a signal rings at rank 0.
  *
  * Nobody blocks inside MPI while waiting: an oversubscribed core belongs to the ranks that compute. */
-#include "sq/grid.h"
-
 #include <float.h>
 #include <math.h>
 #include <sched.h>
@@ -18,10 +16,11 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "grid_impl.h"
 #include "sq/base.h"
 
 enum { TAG_ASK = 1, TAG_REPORT, TAG_WANT_STOP, TAG_BYE, TAG_JOB, TAG_END, TAG_STOP, TAG_EXCHANGE };
-enum { NO_JOB = -1, MESSAGE = 3, TEXT = 1024 };
+enum { MESSAGE = 3, TEXT = 1024 };
 static const double report_s = 1.0;
 
 typedef enum { JOB_WAITING, JOB_RUNNING, JOB_DONE, JOB_STOPPED } job_state;
@@ -36,18 +35,17 @@ struct sq_grid {
   void *user;
   int stop;        /* this rank knows that it must stop */
   int stop_asked;  /* worker: rank 0 has been told */
-  int job;         /* running here, or NO_JOB */
+  int job;         /* running here, or SQ_NO_JOB */
   double result;   /* of the job here */
   double reported; /* time of the last report or progress call */
   double report[MESSAGE];
   MPI_Request sending; /* report under way */
 
   /* Rank 0. */
-  int njob, next, nworking, asked; /* next: in order; nworking: workers that have not said BYE; asked: workers
-                                      that have asked once */
-  int *order;                      /* jobs that are not skipped, longest first */
-  int norder;
-  int *running_on;  /* (nrank) job of a rank, or NO_JOB */
+  int njob, nworking,
+      asked; /* nworking: workers that have not said BYE; asked: workers that have asked once */
+  sq_queue queue;
+  int *running_on;  /* (nrank) job of a rank, or SQ_NO_JOB */
   char *begun;      /* (nrank) has asked before */
   job_state *state; /* (njob) */
   const double *cost;
@@ -70,52 +68,28 @@ int sq_grid_team(const sq_grid *g, int *member)
 /* ---- rank 0: the list -----------------------------------------------------------------------------------
  */
 
-typedef struct {
-  double cost;
-  int job;
-} ranked;
-
-static int longest_first(const void *a, const void *b)
-{
-  const ranked *x = a, *y = b;
-  if (x->cost != y->cost) return x->cost > y->cost ? -1 : 1;
-  return x->job < y->job ? -1 : x->job > y->job;
-}
-
 static sq_status list_create(sq_grid *g, int njob, const double *cost, const int *skip)
 {
   const size_t n = (size_t)njob + 1, nrank = (size_t)g->nrank;
-  ranked *r = sq_calloc(n, sizeof *r, "list of jobs");
-  g->order = sq_calloc(n, sizeof *g->order, "list of jobs");
   g->state = sq_calloc(n, sizeof *g->state, "list of jobs");
   g->fraction = sq_calloc(n, sizeof *g->fraction, "list of jobs");
   g->value = sq_calloc(n, sizeof *g->value, "list of jobs");
   g->running_on = sq_calloc(nrank, sizeof *g->running_on, "list of ranks");
   g->begun = sq_calloc(nrank, 1, "list of ranks");
-  if (!r || !g->order || !g->state || !g->fraction || !g->value || !g->running_on || !g->begun) {
-    free(r);
-    return SQ_ERR_MEMORY;
-  }
+  if (!g->state || !g->fraction || !g->value || !g->running_on || !g->begun) return SQ_ERR_MEMORY;
   g->njob = njob;
   g->cost = cost;
   for (int i = 0; i < njob; ++i) {
-    SQ_ASSERT(cost[i] > 0);
     g->value[i] = NAN;
-    if (skip && skip[i])
-      g->state[i] = JOB_DONE;
-    else
-      r[g->norder++] = (ranked){cost[i], i};
+    if (skip && skip[i]) g->state[i] = JOB_DONE;
   }
-  qsort(r, (size_t)g->norder, sizeof *r, longest_first);
-  for (int i = 0; i < g->norder; ++i) g->order[i] = r[i].job;
-  for (int i = 0; i < g->nrank; ++i) g->running_on[i] = NO_JOB;
-  free(r);
-  return SQ_OK;
+  for (int i = 0; i < g->nrank; ++i) g->running_on[i] = SQ_NO_JOB;
+  return sq_queue_create(&g->queue, njob, cost, skip);
 }
 
 static void list_destroy(sq_grid *g)
 {
-  free(g->order);
+  sq_queue_destroy(&g->queue);
   free(g->state);
   free(g->fraction);
   free(g->value);
@@ -133,8 +107,8 @@ sq_grid_state sq_grid_get_state(const sq_grid *g)
     s.done += g->state[i] == JOB_DONE;
     s.stopped += g->state[i] == JOB_STOPPED;
   }
-  for (int k = 0; k < g->norder; ++k) {
-    const int i = g->order[k];
+  for (int k = 0; k < g->queue.n; ++k) {
+    const int i = g->queue.job[k];
     s.cost_total += g->cost[i];
     s.cost_done += g->cost[i] * (g->state[i] == JOB_DONE      ? 1
                                  : g->state[i] == JOB_RUNNING ? g->fraction[i]
@@ -162,7 +136,7 @@ static void stop_everywhere(sq_grid *g)
   if (g->stop) return;
   g->stop = 1;
   for (int r = 1; r < g->nrank; ++r)
-    if (g->running_on[r] != NO_JOB) {
+    if (g->running_on[r] != SQ_NO_JOB) {
       const double m[MESSAGE] = {0};
       MPI_Send(m, MESSAGE, MPI_DOUBLE, r, TAG_STOP, g->comm);
     }
@@ -170,8 +144,8 @@ static void stop_everywhere(sq_grid *g)
 
 static int job_take(sq_grid *g, int rank)
 {
-  if (g->stop || g->next == g->norder) return NO_JOB;
-  const int job = g->order[g->next++];
+  const int job = g->stop ? SQ_NO_JOB : sq_queue_take(&g->queue);
+  if (job == SQ_NO_JOB) return job;
   g->state[job] = JOB_RUNNING;
   g->running_on[rank] = job;
   return job;
@@ -181,7 +155,7 @@ static void job_end(sq_grid *g, int rank, sq_status st, double result)
 {
   const int job = g->running_on[rank];
   g->value[job] = result;
-  g->running_on[rank] = NO_JOB;
+  g->running_on[rank] = SQ_NO_JOB;
   g->state[job] = st == SQ_OK ? JOB_DONE : JOB_STOPPED;
   if (st == SQ_OK) return;
   if (st != SQ_STOPPED && g->status == SQ_OK) {
@@ -195,7 +169,7 @@ static void answer(sq_grid *g, int rank)
 {
   const int job = job_take(g, rank);
   const double m[MESSAGE] = {job};
-  MPI_Send(m, MESSAGE, MPI_DOUBLE, rank, job == NO_JOB ? TAG_END : TAG_JOB, g->comm);
+  MPI_Send(m, MESSAGE, MPI_DOUBLE, rank, job == SQ_NO_JOB ? TAG_END : TAG_JOB, g->comm);
 }
 
 static void show_progress(sq_grid *g)
@@ -242,7 +216,7 @@ static int serve(sq_grid *g)
     } else {
       if (!g->begun[s.MPI_SOURCE]) ++g->asked;
       g->begun[s.MPI_SOURCE] = 1;
-      if (g->running_on[s.MPI_SOURCE] != NO_JOB) job_end(g, s.MPI_SOURCE, (sq_status)(int)m[1], m[2]);
+      if (g->running_on[s.MPI_SOURCE] != SQ_NO_JOB) job_end(g, s.MPI_SOURCE, (sq_status)(int)m[1], m[2]);
       answer(g, s.MPI_SOURCE);
     }
   }
@@ -380,7 +354,7 @@ int sq_grid_poll(sq_grid *g, double fraction)
 {
   if (g->comm == MPI_COMM_NULL) return g->stop || (g->ops->watch && g->ops->watch(g->user));
   if (g->rank == 0) {
-    if (g->job != NO_JOB) g->fraction[g->job] = fraction;
+    if (g->job != SQ_NO_JOB) g->fraction[g->job] = fraction;
     serve(g);
     return g->stop;
   }
@@ -397,7 +371,7 @@ void sq_grid_set_result(sq_grid *g, double value)
   g->result = value;
 }
 
-/* The team's others get the job, or NO_JOB for the end. */
+/* The team's others get the job, or SQ_NO_JOB for the end. */
 static void members_tell(sq_grid *g, int job)
 {
   for (int k = 1; k < g->team; ++k) MPI_Send(&job, 1, MPI_INT, k, TAG_JOB, g->members);
@@ -409,7 +383,7 @@ static sq_status job_run(sq_grid *g, int job)
   g->job = job;
   g->result = NAN;
   const sq_status st = g->ops->run(g->user, g, job);
-  g->job = NO_JOB;
+  g->job = SQ_NO_JOB;
   return st;
 }
 
@@ -417,11 +391,11 @@ static void rank0_loop(sq_grid *g)
 {
   /* One job to each worker first: they would otherwise wait for the first step of rank 0's own. */
   rank0_wait_until(g, everybody_asked);
-  for (int job; serve(g), (job = job_take(g, 0)) != NO_JOB;) {
+  for (int job; serve(g), (job = job_take(g, 0)) != SQ_NO_JOB;) {
     const sq_status st = job_run(g, job);
     job_end(g, 0, st, g->result);
   }
-  members_tell(g, NO_JOB);
+  members_tell(g, SQ_NO_JOB);
   rank0_wait_until(g, everybody_ended);
 }
 
@@ -438,7 +412,7 @@ static int worker_receive(sq_grid *g, double m[MESSAGE])
 
 static void worker_loop(sq_grid *g)
 {
-  double m[MESSAGE] = {NO_JOB, SQ_OK};
+  double m[MESSAGE] = {SQ_NO_JOB, SQ_OK};
   for (int tag;;) {
     MPI_Send(m, MESSAGE, MPI_DOUBLE, 0, TAG_ASK, g->comm);
     while ((tag = worker_receive(g, m)) == TAG_STOP) g->stop = 1;
@@ -449,7 +423,7 @@ static void worker_loop(sq_grid *g)
     m[1] = st;
     m[2] = g->result;
   }
-  members_tell(g, NO_JOB);
+  members_tell(g, SQ_NO_JOB);
   MPI_Send(m, MESSAGE, MPI_DOUBLE, 0, TAG_BYE, g->comm);
   MPI_Wait(&g->sending, MPI_STATUS_IGNORE);
 }
@@ -457,11 +431,11 @@ static void worker_loop(sq_grid *g)
 /* A member that is not the first. */
 static void member_loop(sq_grid *g)
 {
-  for (int job = NO_JOB;;) {
+  for (int job = SQ_NO_JOB;;) {
     MPI_Request r;
     MPI_Irecv(&job, 1, MPI_INT, 0, TAG_JOB, g->members, &r);
     wait_politely(g, &r);
-    if (job == NO_JOB) return;
+    if (job == SQ_NO_JOB) return;
     g->stop = 0;
     if (job_run(g, job) != SQ_OK) sq_error_clear(); /* the first member reports it */
   }
@@ -557,7 +531,7 @@ sq_status sq_grid_run(MPI_Comm comm, int njob, const double *cost, const int *sk
   sq_grid g = {.ops = ops,
                .user = ops->user,
                .team = ops->team > 1 ? ops->team : 1,
-               .job = NO_JOB,
+               .job = SQ_NO_JOB,
                .reported = sq_wall_s(),
                .sending = MPI_REQUEST_NULL};
   int have;

@@ -82,6 +82,7 @@ const char *sq_cell_status_name(sq_cell_status s)
 typedef struct {
   hid_t file; /* -1: only count */
   size_t bytes, ndset;
+  int hollow; /* the rows are not filled */
   sq_scales *scales;
   const char *path;
   sq_status st; /* the first error; nothing happens after it */
@@ -122,15 +123,16 @@ static hid_t file_type(const content *c)
   return -1;
 }
 
-/* Contiguous, early, filled: the file has its final size and layout from here on. */
-static hid_t creation_list(const content *c)
+/* Contiguous, early, filled: the file has its final size and layout from here on.  Not filled: the same layout, with
+ * holes. */
+static hid_t creation_list(const content *c, int filled)
 {
   static const int64_t none = -1;
   static const double nan_value = NAN, nan_pair[2] = {NAN, NAN};
   hid_t p = H5Pcreate(H5P_DATASET_CREATE);
   H5Pset_layout(p, H5D_CONTIGUOUS);
   H5Pset_alloc_time(p, H5D_ALLOC_TIME_EARLY);
-  H5Pset_fill_time(p, H5D_FILL_TIME_ALLOC);
+  H5Pset_fill_time(p, filled ? H5D_FILL_TIME_ALLOC : H5D_FILL_TIME_NEVER);
   H5Pset_obj_track_times(p, 0);
   if (c->type == SQ_COL_REAL) H5Pset_fill_value(p, H5T_NATIVE_DOUBLE, &nan_value);
   if (c->type == SQ_COL_INT) H5Pset_fill_value(p, H5T_NATIVE_INT64, &none);
@@ -158,7 +160,7 @@ static void make(maker *m, const char *path, int ndim, const size_t *dim, const 
     sq_hdf5_drop(t);
     return;
   }
-  hid_t plist = creation_list(c), links = H5Pcreate(H5P_LINK_CREATE);
+  hid_t plist = creation_list(c, !m->hollow), links = H5Pcreate(H5P_LINK_CREATE);
   H5Pset_create_intermediate_group(links, 1);
   H5Pset_char_encoding(links, H5T_CSET_UTF8);
   hid_t space = ndim > 0 ? H5Screate_simple(ndim, extent, NULL) : H5Screate(H5S_SCALAR);
@@ -437,18 +439,11 @@ static void make_all(maker *m, const sq_store_plan *p)
     if (p->weights[i] != NULL) make_weights(m, i, p->weights[i]);
 }
 
-size_t sq_store_bytes(const sq_store_plan *p)
+/* With what describes the data: 4 KiB a data set are more than its header, attributes and references take. */
+static size_t enough_bytes(const sq_store_plan *p)
 {
   maker m = {.file = -1, .path = "results", .st = SQ_OK};
   sq_hdf5_init();
-  make_all(&m, p);
-  return m.bytes;
-}
-
-/* With what describes the data: 4 KiB a data set are more than its header, attributes and references take. */
-static size_t file_bytes(const sq_store_plan *p)
-{
-  maker m = {.file = -1, .path = "results", .st = SQ_OK};
   make_all(&m, p);
   return m.bytes + m.ndset * 4096 + 65536;
 }
@@ -539,6 +534,52 @@ static hid_t create_file(const char *temporary)
   return file;
 }
 
+static int open_file(maker *m, const char *path)
+{
+  m->scales = sq_scales_create();
+  if (m->scales == NULL)
+    m->st = SQ_ERR_MEMORY;
+  else if ((m->file = create_file(path)) < 0)
+    failed(m, "the file");
+  return m->st == SQ_OK;
+}
+
+static void lay_out(maker *m, const sq_store_plan *p)
+{
+  put_root(m);
+  make_all(m, p);
+  if (m->st == SQ_OK && sq_scales_write(m->scales, m->file) < 0) failed(m, "dimension scales");
+}
+
+/* A new file in memory, else for a short time on a disk; -1: none. */
+static int open_somewhere(char path[64])
+{
+  const char *const folder[] = {"/dev/shm", "/tmp", "."};
+  int fd = -1;
+  for (size_t i = 0; i < sizeof folder / sizeof *folder && fd < 0; ++i) {
+    sq_format(path, 64, "%s/seqspectra-plan.XXXXXX", folder[i]);
+    fd = mkostemp(path, O_CLOEXEC);
+  }
+  return fd;
+}
+
+/* The file itself, with holes where the rows will be. */
+size_t sq_store_bytes(const sq_store_plan *p)
+{
+  char path[64];
+  struct stat s;
+  maker m = {.file = -1, .path = "results", .hollow = 1, .st = SQ_OK};
+  const int fd = open_somewhere(path);
+  const int opened = fd >= 0 && open_file(&m, path);
+  if (fd >= 0) unlink(path); /* nothing is left of it whatever happens */
+  if (opened) lay_out(&m, p);
+  const int made = (m.file < 0 || H5Fclose(m.file) >= 0) && fd >= 0 && m.st == SQ_OK && fstat(fd, &s) == 0;
+  sq_scales_destroy(m.scales);
+  if (fd >= 0) close(fd);
+  if (m.st != SQ_OK) sq_error_clear();
+  return made ? (size_t)s.st_size : enough_bytes(p);
+}
+
 /* What runs that were killed while they made this file have left: the lock is ours, so that nobody else is making it.  Other
  * programs that write to temporary names (`operator`) are alive. */
 static void remove_leftovers(const char *path)
@@ -569,7 +610,7 @@ sq_status sq_schema_make(const char *path, const sq_store_plan *p)
   if (access(path, F_OK) == 0)
     return sq_fail(SQ_ERR_USAGE, "%s exists; use --resume to continue it, or another --out", path);
   remove_leftovers(path);
-  const size_t needed = file_bytes(p);
+  const size_t needed = enough_bytes(p);
   sq_status st = check_space(path, needed);
   if (st != SQ_OK) return st;
   sq_format(temporary, sizeof temporary, "%s.tmp.%ld", path, (long)getpid());
@@ -582,21 +623,12 @@ sq_status sq_schema_make(const char *path, const sq_store_plan *p)
     unlink(temporary);
     return sq_fail(SQ_ERR_IO, "%s: no room for its %.1f MB: %s", path, (double)needed / 1e6, strerror(error));
   }
-  m.scales = sq_scales_create();
-  if (m.scales == NULL)
-    m.st = SQ_ERR_MEMORY;
-  else if ((m.file = create_file(temporary)) < 0)
-    failed(&m, "the file");
-  if (m.st == SQ_OK) {
+  if (open_file(&m, temporary)) {
     error = reserve(descriptor(m.file), needed); /* creating has given the first reservation back */
     if (error != 0)
       m.st =
           sq_fail(SQ_ERR_IO, "%s: no room for its %.1f MB: %s", path, (double)needed / 1e6, strerror(error));
-  }
-  if (m.st == SQ_OK) {
-    put_root(&m);
-    make_all(&m, p);
-    if (m.st == SQ_OK && sq_scales_write(m.scales, m.file) < 0) failed(&m, "dimension scales");
+    lay_out(&m, p);
   }
   if (m.st == SQ_OK && H5Fflush(m.file, H5F_SCOPE_LOCAL) < 0) failed(&m, "metadata");
   if (m.file >= 0 && m.st != SQ_OK)

@@ -216,7 +216,10 @@ static sq_status aan_shape(const sq_config *c, sq_task_info *info)
                          .dual = 1,
                          .max_labels = 1,
                          .metric = "accuracy"};
-  for (int s = 0; s < SQ_NSPLIT; ++s) info->size[s] = (size_t)sq_config_int(c, size_key[s]);
+  for (int s = 0; s < SQ_NSPLIT; ++s) {
+    info->size[s] = (size_t)sq_config_int(c, size_key[s]);
+    info->shared_bytes += 2 * info->size[s] * (size_t)info->seq_len;
+  }
   return SQ_OK;
 }
 

@@ -49,7 +49,8 @@ static const char *const folder[] = {"cifar-10-batches-bin", "", NULL};
 /* Grey: as Pillow's conversion to "L".  Real values: mean and deviation of the published code. */
 static image_params params_of(int grey, int tokenize)
 {
-  image_params p = {.steps = PIXELS, .dim = grey ? 1 : 3, .nclass = NCLASS, .tokenize = tokenize};
+  image_params p = {
+      .steps = PIXELS, .dim = grey ? 1 : 3, .nclass = NCLASS, .tokenize = tokenize, .nfile = 60000};
   const double colour_mean[3] = {0.4914, 0.4822, 0.4465}, colour_std[3] = {0.247, 0.243, 0.261};
   memcpy(p.mean, colour_mean, sizeof p.mean);
   memcpy(p.std, colour_std, sizeof p.std);

@@ -52,7 +52,8 @@ void sq_image_shape(const image_params *p, sq_task_info *info)
                          .nclass = p->nclass,
                          .max_labels = 1,
                          .size = {p->most[0], p->most[1], p->most[2]},
-                         .metric = "accuracy"};
+                         .metric = "accuracy",
+                         .shared_bytes = p->nfile * ((size_t)p->steps * (size_t)p->dim + 1)};
 }
 
 /* ---- splits ------------------------------------------------------------------------------------------ */

@@ -18,6 +18,7 @@ typedef struct {
   int tokenize;           /* steps are ids 0..255 (dim 1), else real numbers (x/255 - mean)/std */
   double mean[3], std[3];
   int valid_of;           /* one in so many training images is for validation; 0: one in ten */
+  size_t nfile;           /* images in the official files */
   size_t most[SQ_NSPLIT]; /* examples at most */
 } image_params;
 

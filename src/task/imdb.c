@@ -155,11 +155,13 @@ static sq_status make_splits(imdb *t, uint64_t seed)
 
 static sq_status imdb_shape(const sq_config *c, sq_task_info *info)
 {
+  const size_t nreview = 50000; /* in the official files */
   *info = (sq_task_info){.seq_len = sq_config_int(c, "dataset.max_tokens"),
                          .vocab_size = sq_config_int(c, "dataset.vocab_size"),
                          .nclass = 2,
                          .max_labels = 1,
                          .metric = "accuracy"};
+  info->shared_bytes = nreview * (size_t)info->seq_len * sizeof(uint16_t);
   for (int s = 0; s < SQ_NSPLIT; ++s) info->size[s] = (size_t)sq_config_int(c, size_key[s]);
   return SQ_OK;
 }

@@ -169,6 +169,7 @@ static sq_status listops_shape(const sq_config *c, sq_task_info *info)
 {
   const listops_params p = params_of(c);
   fill_info(seq_len_of(c), p.size, info);
+  info->own_bytes = (p.size[SQ_TRAIN] + p.size[SQ_VALID] + p.size[SQ_TEST]) * (size_t)info->seq_len;
   return SQ_OK;
 }
 

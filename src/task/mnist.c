@@ -40,6 +40,7 @@ static const char *const part_name[2] = {"train", "t10k"};
 static image_params params_of(int tokenize)
 {
   return (image_params){.steps = PIXELS,
+                        .nfile = 70000,
                         .dim = 1,
                         .nclass = NCLASS,
                         .tokenize = tokenize,

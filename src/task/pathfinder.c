@@ -53,6 +53,7 @@ static const char meta_layout[] = "text with lines \"imgs/K sample_I.png I LABEL
 static image_params params_of(int side, int tokenize)
 {
   return (image_params){.steps = side * side,
+                        .nfile = 200000,
                         .dim = 1,
                         .nclass = NCLASS,
                         .tokenize = tokenize,

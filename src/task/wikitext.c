@@ -211,6 +211,7 @@ static sq_status wikitext_shape(const sq_config *c, sq_task_info *info)
     const size_t all = have > lost + 1 ? have - lost : 1;
     const size_t most = sq_config_has(c, size_key[s]) ? (size_t)sq_config_int(c, size_key[s]) : all;
     info->size[s] = most;
+    info->shared_bytes += (published ? by_line : one_string)[s] * sizeof(uint16_t);
   }
   return SQ_OK;
 }

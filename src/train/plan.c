@@ -145,11 +145,9 @@ int sq_train_nshard(const sq_config *c)
   return sq_shard_count(larger_batch(c));
 }
 
-void sq_train_model_dims(const sq_config *c, const sq_task_info *info, sq_model_dims *d)
+/* For shards of at most n examples. */
+static void dims_of_shard(int nseq, const sq_task_info *info, sq_model_dims *d)
 {
-  const int larger = larger_batch(c), shards = sq_shard_count(larger);
-  const int nseq =
-      (larger + shards - 1) / shards; /* floor((s+1)B/S) - floor(sB/S) <= ceil(B/S); grows with B */
   const int each = info->dual ? 2 : 1;
   *d = (sq_model_dims){.seq_len = info->seq_len,
                        .max_rows = each * nseq * info->seq_len,
@@ -157,6 +155,13 @@ void sq_train_model_dims(const sq_config *c, const sq_task_info *info, sq_model_
                        .dual = info->dual,
                        .max_labels = info->label_per_row ? nseq * info->max_labels : nseq,
                        .label_per_row = info->label_per_row};
+}
+
+void sq_train_model_dims(const sq_config *c, const sq_task_info *info, sq_model_dims *d)
+{
+  const int larger = larger_batch(c), shards = sq_shard_count(larger);
+  /* floor((s+1)B/S) - floor(sB/S) <= ceil(B/S); grows with B */
+  dims_of_shard((larger + shards - 1) / shards, info, d);
 }
 
 static int max_batch(const sq_train_settings *s)
@@ -220,15 +225,80 @@ static void warn_long_warmup(const sq_config *c, const sq_train_settings *s)
   sq_format(last, sizeof last, "%s", text);
 }
 
-static void plan_bytes(const sq_config *c, const sq_model *m, int threads, size_t run_bytes, sq_train_plan *p)
+static int examples_of_shard(int batch, int s)
 {
+  return s < sq_shard_count(batch) ? sq_shard_first(batch, s + 1) - sq_shard_first(batch, s) : 0;
+}
+
+/* Vectors of the gradient tree that a member of a team of 2^j has for this many shards, beside the sum (gradient.c). */
+static int tree_vectors(int nshard, int j, int threads)
+{
+  const int levels = sq_tree_levels(nshard), level = levels > j ? levels - j : 0;
+  int bits = 0;
+  while (2 << bits <= threads && bits < level) ++bits;
+  const int ngroup = sq_min(1 << bits, nshard);
+  return ngroup - 1 + ngroup * (level - bits);
+}
+
+/* Where statistics couple the shards, each has room of its own, for the largest.  *bytes: what no batch fills of it. */
+static sq_status unfilled_room(const sq_config *c, const sq_model *m, const sq_train_settings *s, int j,
+                               const sq_task_info *info, size_t *bytes)
+{
+  const int nshard = sq_train_nshard(c), levels = sq_tree_levels(nshard);
+  const int mine = sq_min(nshard, levels > j ? 1 << (levels - j) : 1);
+  const size_t most = info->size[SQ_VALID] > info->size[SQ_TEST] ? info->size[SQ_VALID] : info->size[SQ_TEST];
+  const int eval = most < (size_t)s->eval_batch ? (int)most : s->eval_batch;
+  size_t filled = 0; /* by a shard of n examples */
+  int n = 0;
+  sq_status st = SQ_OK;
+  *bytes = 0;
+  if (sq_model_nsync(m) == 0) return SQ_OK;
+  for (int k = 0; k < mine; ++k) {
+    const int have = sq_max(examples_of_shard(s->batch, k), examples_of_shard(eval, k));
+    if (n != have) {
+      sq_model_dims d;
+      sq_model *smaller = NULL;
+      dims_of_shard(have, info, &d);
+      if (have > 0) SQ_TRY(sq_model_create(c, d, &smaller));
+      filled = have > 0 ? sq_model_shard_bytes(smaller) : 0;
+      n = have;
+      sq_model_destroy(&smaller);
+    }
+    *bytes += sq_model_shard_bytes(m) - filled;
+  }
+done:
+  return st;
+}
+
+/* What the first member of a team of 2^j, which has the most shards, reserves and never touches: the machine does not
+ * give it. */
+static sq_status untouched_bytes(const sq_config *c, const sq_model *m, const sq_train_settings *s, int j,
+                                 int threads, const sq_task_info *info, size_t *bytes)
+{
+  const int vectors =
+      tree_vectors(sq_train_nshard(c), j, threads) - tree_vectors(sq_shard_count(s->batch), j, threads);
+  const sq_status st = unfilled_room(c, m, s, j, info, bytes);
+  *bytes += (size_t)vectors * sq_model_ngradient(m) * sizeof(sq_real);
+  /* Room for a shard alone: the worker has derived quantities of its own. */
+  if (sq_model_nderived(m) > 0) *bytes += sq_model_work_bytes(m) - sq_model_shard_bytes(m);
+  return st;
+}
+
+static sq_status plan_bytes(const sq_config *c, const sq_model *m, const sq_train_settings *s, int threads,
+                            size_t run_bytes, sq_train_plan *p)
+{
+  sq_status st = SQ_OK;
   p->nshard = sq_shard_count(sq_config_int(c, "train.batch_size"));
   for (int j = 0; j <= SQ_SHARD_BITS; ++j) {
     const sq_team team = {.size = 1 << j};
     const sq_crew crew = {.threads = threads, .team = &team};
-    p->team_bytes[j] = run_bytes + sq_worker_bytes(m, sq_train_nshard(c), &crew);
+    size_t untouched;
+    SQ_TRY(untouched_bytes(c, m, s, j, threads, &p->task, &untouched));
+    p->team_bytes[j] = run_bytes + sq_worker_bytes(m, sq_train_nshard(c), &crew) - untouched;
   }
   p->bytes = p->team_bytes[0];
+done:
+  return st;
 }
 
 sq_status sq_train_plan_threads(const sq_config *c, int threads, sq_train_plan *p)
@@ -249,9 +319,10 @@ sq_status sq_train_plan_threads(const sq_config *c, int threads, sq_train_plan *
   p->total_steps = s.total;
   p->max_evals = s.max_evals;
   p->nstage = 2 + s.snapshots;
+  p->state = sq_train_state_shape(m);
   SQ_TRY(plan_flops(m, &s, p));
   sq_train_memory_take(&count, &s, m, &p->task, &mem);
-  plan_bytes(c, m, threads, count.used, p);
+  SQ_TRY(plan_bytes(c, m, &s, threads, count.used, p));
 done:
   sq_model_destroy(&m);
   return st;

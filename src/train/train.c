@@ -252,16 +252,21 @@ static int evaluation_due(const run *r)
 
 /* ---- checkpoints ------------------------------------------------------------------------------------- */
 
+sq_train_state sq_train_state_shape(const sq_model *m)
+{
+  const size_t bytes = sq_model_params(m)->total * sizeof(sq_real);
+  return (sq_train_state){
+      .part = {{NULL, sizeof(progress)}, {NULL, bytes}, {NULL, bytes}, {NULL, bytes}, {NULL, bytes}}};
+}
+
 static sq_train_state state_of(run *r)
 {
-  const size_t bytes = sq_model_params(r->model)->total * sizeof(sq_real);
+  sq_train_state s = sq_train_state_shape(r->model);
+  void *const data[SQ_STATE_PARTS] = {&r->at, r->mem.theta, r->mem.m, r->mem.v, r->mem.best};
   r->at.result = *r->result;
-  return (sq_train_state){.step = r->result->steps,
-                          .part = {{&r->at, sizeof r->at},
-                                   {r->mem.theta, bytes},
-                                   {r->mem.m, bytes},
-                                   {r->mem.v, bytes},
-                                   {r->mem.best, bytes}}};
+  s.step = r->result->steps;
+  for (int i = 0; i < SQ_STATE_PARTS; ++i) s.part[i].data = data[i];
+  return s;
 }
 
 static sq_status save(run *r)

@@ -99,3 +99,5 @@ typedef struct {
 /* Takes all of it from a; with a counting arena this is the plan. */
 void sq_train_memory_take(sq_arena *a, const sq_train_settings *s, const sq_model *m,
                           const sq_task_info *info, sq_train_memory *mem);
+/* A checkpoint of this model without its data. */
+sq_train_state sq_train_state_shape(const sq_model *m);

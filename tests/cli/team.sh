@@ -81,9 +81,9 @@ expect 2 'teams of 2 ranks: there is only 1' -- "$s" run s5.json --out x.h5 --se
 [ -e x.h5 ] && fail "a refused run has left a file"
 
 # plan: 16 ranks for one cell are a team, 17 leave one over, and more are of no use; 6 sequences can use 8.
-expect 0 -- "$s" plan s5.json --ranks 17
+expect 0 -- "$s" plan s5.json --rate 0.001 --ranks 17
 grep -q 'on 17 ranks in teams of 16 .*; 1 of them idle; more than 16 ranks are of no use' out.txt || fail "plan: $(tail -4 out.txt)"
-expect 0 -- "$s" plan s4.json --ranks 8 --json
+expect 0 -- "$s" plan s4.json --rate 0.001 --ranks 8 --json
 grep -q '"useful_ranks":[[:space:]]*8' out.txt && grep -q '"team":[[:space:]]*8' out.txt || fail "plan --json: $(cat out.txt)"
 expect 0 -- "$s" plan s5.json --ranks 4 --team 2 --threads 2
 grep -q 'on 4 ranks of 2 threads in teams of 2 .*; 2 of them idle' out.txt || fail "plan --team: $(tail -4 out.txt)"

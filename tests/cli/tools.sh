@@ -44,9 +44,9 @@ grep -q 'warning: train' err.txt && fail "plan warns without cause"
 cat >one.json <<END
 $(cat softmax.json)
 END
-expect 0 -- "$s" plan one.json --ranks 1
+expect 0 -- "$s" plan one.json --rate 0.001 --ranks 1
 grep -q 'more than 16 ranks are of no use' out.txt || fail "plan of one cell of 16 sequences does not speak of ranks"
-expect 0 -- "$s" plan one.json --ranks 1 --set train.batch_size=1
+expect 0 -- "$s" plan one.json --rate 0.001 --ranks 1 --set train.batch_size=1
 grep -q 'a second rank is of no use' out.txt || fail "plan of one cell of one sequence does not speak of a second rank"
 expect 0 -- "$s" plan swept.json --set train.warmup=4000
 [ "$(grep -c 'warning: train.warmup 4000 is longer than the run (20 steps): the rate never reaches train.lr' err.txt)" = 1 ] ||

@@ -1,0 +1,112 @@
+#!/usr/bin/env bash
+# plan: bytes of results and checkpoints are those of a run, memory is that of a run within a tenth, and times on any number of
+# ranks follow from the time of a cell.
+. "$(dirname "$0")/lib.sh"
+s=$program
+number() { python3 -c 'import json, sys
+v = json.load(open(sys.argv[1]))
+for k in sys.argv[2].split("."): v = v[int(k) if k.isdigit() else k]
+print(v)' "$1" "$2"; }
+plan() { expect 0 -- "$s" plan "$@" --json && cp out.txt plan.json; }
+
+# ---- bytes: two shapes and two models, with weights, snapshots and complex values
+data='"dataset":{"_name_":"mqar","input_seq_length":32,"num_kv_pairs":4,"vocab_size":64,"num_train":64,"num_valid":16,"num_test":16}'
+train='"total_steps":4,"batch_size":4,"lr":0.003,"ssm_lr":0.001,"warmup":1,"eval_every":2'
+cat >s4.json <<END
+{$data,"train":{$train},"model":{"layer":"s4","norm":"batch","prenorm":true,"input_dim":64,"output_dim":64,"pooling":"none",
+ "num_layers":2,"hidden_dim":16,"state_dim":16}}
+END
+write_grid tiny 4
+for set in "analysis.snapshots=2" "run.save_weights=true" "analysis.store=bins"; do
+  for config in s4 tiny; do
+    plan $config.json --rate 1 --set $set
+    expect 0 -- "$s" run $config.json --out $config.h5 --quiet --set $set
+    [ "$(stat -c %s $config.h5)" = "$(number plan.json file_bytes)" ] ||
+      fail "$config, $set: $(stat -c %s $config.h5) bytes, planned $(number plan.json file_bytes)"
+    rm -f $config.h5
+  done
+done
+ls /dev/shm/seqspectra-plan.* 2>/dev/null && fail "plan has left a file"
+
+# ---- checkpoints
+write_grid long 200000
+plan long.json --rate 1
+"$s" run long.json --out long.h5 --quiet --set run.checkpoint_minutes=0.005 2>/dev/null &
+pid=$!
+for _ in $(seq 600); do [ -e long.h5.ckpt/cell-0.old ] && break; sleep 0.1; done
+kill -TERM $pid
+wait $pid
+[ $? = 75 ] || fail "a run that was stopped"
+for f in cell-0 cell-0.old; do
+  [ "$(stat -c %s long.h5.ckpt/$f)" = "$(number plan.json rows.0.checkpoint_bytes)" ] ||
+    fail "$f: $(stat -c %s long.h5.ckpt/$f) bytes, planned $(number plan.json rows.0.checkpoint_bytes)"
+done
+# A run says what they took.
+expect 75 -- "$s" run long.json --out long.h5 --resume --time-limit 2
+grep -qE '^checkpoints: [0-9]+ written, of [0-9.]+ .?B and in [0-9.e-]+ s on average, [0-9.e+-]+ % of the time$' out.txt || fail "checkpoints: $(cat out.txt)"
+
+# ---- memory: growth over what a very small cell takes.  Shards coupled by BatchNorm: fewer than a batch of 16 has, uneven ones,
+# fewer examples than the batch, larger evaluations.
+if ! ldd "$s" | grep -q asan; then
+  peak() { h5dump -d /cells/run_peak_bytes -y -w 1 "$1" | sed -n '/DATA {/,/}/p' | grep -oE '[0-9.]+e?\+?[0-9]*' | head -1; }
+  sed 's/"_name_":"mqar","input_seq_length":32,"num_kv_pairs":4/"_name_":"lag_copy","input_seq_length":32/; s/"layer":"s4"/"layer":"lru"/' s4.json >lag.json
+  expect 0 -- "$s" run lag.json --out small.h5 --quiet
+  large="--set model.hidden_dim=192 --set dataset.input_seq_length=512 --set analysis.batch_size=2 --set analysis.hankel_samples=1 --set analysis.memory_samples=1
+    --set train.total_steps=1 --set train.eval_every=1 --set dataset.num_valid=4 --set dataset.num_test=4"
+  for batch in "train.batch_size=3" "train.batch_size=20" "train.batch_size=16 --set dataset.num_train=5" "train.batch_size=3 --set train.eval_batch_size=16"; do
+    plan lag.json --rate 1 --ranks 1 $large --set $batch
+    rm -f large.h5
+    expect 0 -- "$s" run lag.json --out large.h5 --quiet $large --set $batch
+    python3 - "$(peak small.h5)" "$(peak large.h5)" "$(number plan.json memory_bytes_rank)" <<'END' || fail "memory with $batch"
+import sys
+small, large, planned = map(float, sys.argv[1:])
+grown = large - small
+print("grew by %.1f MB, planned %.1f MB" % (grown / 1e6, planned / 1e6))
+sys.exit(not abs(planned - grown) <= 0.1 * planned + 2e6)
+END
+  done
+fi
+
+# ---- ranks: six equal cells, at 1 GFLOP/s and a start of two seconds
+sed 's/"base":\["softmax.json","linear.json"\]/"base":["softmax.json"]/; s/\[1,2,3\]/[1,2,3,4,5,6]/' long.json >equal.json
+plan equal.json --rate 1 --team 1 --ranks 1,2,3,4,6,7,10000 --time-limit 1e8
+python3 - plan.json <<'END' || fail "equal cells"
+import json, sys
+p = json.load(open(sys.argv[1]))
+cell, start = p["rows"][0]["cell_s"], p["start_s"]
+for f in p["forecasts"]:
+    want = -(-6 // f["ranks"]) * cell + start
+    assert abs(f["wall_s"] - want) < 1e-9 * want, (f, want)
+    assert f["starts"] == 1 and f["team"] == 1 and f["idle_ranks"] == max(0, f["ranks"] - 6)
+assert p["useful_ranks"] == 6 and p["critical_path_s"] == cell
+END
+# Teams: 16 shards, so 96 ranks are the last of use, and 10,000 are no faster.
+plan equal.json --rate 0.001 --ranks 6,95,96,10000
+python3 - plan.json <<'END' || fail "teams"
+import json, sys
+p = json.load(open(sys.argv[1]))
+f = p["forecasts"]
+assert [x["team"] for x in f] == [1, 8, 16, 16], f
+assert f[3]["wall_s"] == f[2]["wall_s"] < f[1]["wall_s"] < f[0]["wall_s"] and f[3]["idle_ranks"] == 9904
+assert p["useful_ranks"] == 96 and f[2]["limited_by"] == "longest cell"
+END
+# A time limit: a start has a tenth less, at most 30 s, and its own beginning; what was begun goes on.
+plan equal.json --rate 1 --team 1 --ranks 6 --time-limit 100
+python3 - plan.json <<'END' || fail "time limit"
+import json, math, sys
+p = json.load(open(sys.argv[1]))
+cell, useful = p["critical_path_s"], 100 - 10 - p["start_s"]
+assert cell > 3 * useful
+assert p["starts"] in (math.ceil(cell / useful), math.ceil(cell / (useful - 2 * p["checkpoint_s"]))), (p["starts"], cell / useful)
+END
+expect 2 'plan: --time-limit=2: .* no cell gets on' -- "$s" plan equal.json --rate 1 --time-limit 2
+expect 2 'plan: --ranks=4,x: expected an integer' -- "$s" plan equal.json --ranks 4,x
+expect 2 'plan: --node=48: expected CORES:GB' -- "$s" plan equal.json --node 48
+
+# ---- the job
+expect 0 -- "$s" plan equal.json --rate 1 --ranks 6 --node 4:192 --time-limit 7200
+grep -qE '^sbatch --nodes=2 --ntasks=6 --ntasks-per-node=4 --cpus-per-task=1 --mem-per-cpu=[0-9]+M --time=0[012]:[0-9]{2}:00 .*exec jobs/slurm-run.sh equal.json [a-z]+.h5"$' out.txt ||
+  fail "sbatch: $(cat out.txt)"
+expect 0 -- "$s" plan equal.json --rate 1 --ranks 6 --node 4:0.0001
+grep -q '0 ranks on 4 cores' out.txt || fail "a node that is too small: $(cat out.txt)"
+finish
