@@ -1,10 +1,12 @@
 /* tests/test_task_wikitext.c: blocks and labels, both recipes, the token cache, wrong files. */
+#include <pthread.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 
 #include "task_fixture.h"
 
+#include "../src/task/block.h"
 #include "../src/task/bpe.h"
 
 static char cache[80];
@@ -243,6 +245,216 @@ static void a_full_disk_only_costs_the_cache(void **state)
   setenv("SEQSPECTRA_CACHE", "", 1);
 }
 
+/* ---- several readers --------------------------------------------------------------------------------- */
+
+/* Threads in place of a machine's processes. */
+enum { MOST_READERS = 17 };
+
+typedef struct {
+  pthread_barrier_t all;
+  void *memory;
+  sq_status st[MOST_READERS];
+  const sq_config *config;
+  sq_task_block block[MOST_READERS];
+  int size, room; /* allocations that succeed */
+} crew;
+
+typedef struct {
+  crew *c;
+  sq_readers r;
+  pthread_t thread;
+} reader;
+
+static void *crew_allocate(void *user, size_t bytes)
+{
+  reader *me = user;
+  pthread_barrier_wait(&me->c->all);
+  if (me->r.rank == 0) me->c->memory = me->c->room-- > 0 ? aligned_alloc(64, (bytes + 64) / 64 * 64) : NULL;
+  pthread_barrier_wait(&me->c->all);
+  return me->c->memory;
+}
+
+static void crew_release(void *user, void *memory)
+{
+  reader *me = user;
+  pthread_barrier_wait(&me->c->all);
+  if (me->r.rank == 0) free(memory);
+}
+
+static sq_status crew_agree(void *user, sq_status st)
+{
+  reader *me = user;
+  sq_status worst = SQ_OK;
+  me->c->st[me->r.rank] = st;
+  pthread_barrier_wait(&me->c->all);
+  for (int k = me->c->size - 1; k >= 0; --k)
+    if (me->c->st[k] != SQ_OK) worst = me->c->st[k];
+  pthread_barrier_wait(&me->c->all);
+  return worst;
+}
+
+static void *read_part(void *user)
+{
+  reader *me = user;
+  me->c->st[me->r.rank] = SQ_OK;
+  const sq_status st = sq_task_load_together(me->c->config, &me->r, &me->c->block[me->r.rank]);
+  pthread_barrier_wait(&me->c->all);
+  me->c->st[me->r.rank] = st;
+  return NULL;
+}
+
+/* All readers' status, and the block that all have got; the caller frees its data. */
+static sq_status load_by(int size, const char *recipe, int room, sq_task_block *block)
+{
+  static crew c;
+  static reader reader_of[MOST_READERS];
+  char json[512];
+  snprintf(json, sizeof json,
+           "{\"dataset\":{" WIKITEXT_KEYS ",\"data_dir\":\"%s\"},\"train\":{\"recipe\":\"%s\"}}", dir,
+           recipe);
+  sq_experiment *e = NULL;
+  assert_int_equal(load_cell(json, &e), SQ_OK);
+  c = (crew){.config = sq_experiment_cell(e, 0), .size = size, .room = room};
+  assert_int_equal(pthread_barrier_init(&c.all, NULL, (unsigned)size), 0);
+  for (int k = 0; k < size; ++k) {
+    reader *me = &reader_of[k];
+    *me = (reader){.c = &c, .r = {k, size, me, crew_allocate, crew_release, crew_agree}};
+    assert_int_equal(pthread_create(&me->thread, NULL, read_part, me), 0);
+  }
+  for (int k = 0; k < size; ++k) assert_int_equal(pthread_join(reader_of[k].thread, NULL), 0);
+  pthread_barrier_destroy(&c.all);
+  for (int k = 1; k < size; ++k) {
+    assert_int_equal(c.st[k], c.st[0]);
+    assert_ptr_equal(c.block[k].data, c.block[0].data);
+    assert_int_equal(c.block[k].bytes, c.block[0].bytes);
+  }
+  *block = c.block[0];
+  sq_experiment_destroy(&e);
+  return c.st[0];
+}
+
+static void assert_same_task(const sq_task_block *a, const sq_task_block *b)
+{
+  assert_int_equal(a->bytes, b->bytes);
+  for (int s = 0; s < SQ_NSPLIT; ++s) {
+    size_t n[2];
+    const void *x = sq_block_section(a, s, &n[0]), *y = sq_block_section(b, s, &n[1]);
+    assert_int_equal(n[0], n[1]);
+    assert_memory_equal(x, y, n[0]);
+  }
+}
+
+static void any_number_of_readers_makes_the_same_tokens(void **state)
+{
+  static const char *const recipe[] = {"corrected", "published"};
+  (void)state;
+  remove_tree(cache);
+  for (int k = 0; k < 2; ++k) {
+    sq_task_block one, many;
+    setenv("SEQSPECTRA_CACHE", "", 1);
+    assert_int_equal(load_by(1, recipe[k], 99, &one), SQ_OK);
+    for (int size = 2; size <= MOST_READERS; size += size < 5 ? 1 : 6) {
+      assert_int_equal(load_by(size, recipe[k], 99, &many), SQ_OK);
+      assert_same_task(&one, &many);
+      free((void *)(uintptr_t)many.data);
+    }
+    setenv("SEQSPECTRA_CACHE", cache, 1); /* filled by three readers, then read by five */
+    for (int i = 0; i < 2; ++i) {
+      char name[512];
+      assert_int_equal(load_by(3 + 2 * i, recipe[k], 99, &many), SQ_OK);
+      assert_int_equal(cached(name), 3 * (k + 1));
+      assert_same_task(&one, &many);
+      free((void *)(uintptr_t)many.data);
+    }
+    free((void *)(uintptr_t)one.data);
+  }
+  setenv("SEQSPECTRA_CACHE", "", 1);
+}
+
+/* Texts of few characters, where every kind of neighbours occurs. */
+static void parts_may_be_cut_where_no_word_goes_across(void **state)
+{
+  static const char *const piece[] = {" ", " ", "\n", "\t",     "a",      "b",     "'s",
+                                      "'", "1", ".",  "\u00e9", "\u00a0", "\u2003"};
+  unsigned x = 1;
+  size_t ncut = 0;
+  sq_bpe *b = NULL;
+  sq_bpe_coder *c = NULL;
+  sq_ids whole = {0}, parts = {0};
+  (void)state;
+  assert_int_equal(sq_bpe_open(dir, &b), SQ_OK);
+  assert_int_equal(sq_bpe_coder_create(b, &c), SQ_OK);
+  for (int trial = 0; trial < 3000; ++trial) {
+    char text[128] = "";
+    size_t n = 0, from = 0;
+    for (int i = 0; i < 20; ++i) {
+      x = x * 1664525u + 1013904223u;
+      n += (size_t)snprintf(text + n, sizeof text - n, "%s",
+                            piece[(x >> 16) % (sizeof piece / sizeof *piece)]);
+    }
+    whole.n = parts.n = 0;
+    assert_int_equal(sq_bpe_encode(c, "whole", text, n, &whole), SQ_OK);
+    for (size_t at = 1; at <= n; ++at) {
+      if (!sq_bpe_may_cut(text, n, at)) continue;
+      assert_int_equal(sq_bpe_encode_part(c, "part", text, n, from, at, &parts), SQ_OK);
+      from = at;
+      ++ncut;
+    }
+    assert_int_equal(parts.n, whole.n);
+    assert_memory_equal(parts.v, whole.v, whole.n * sizeof *whole.v);
+  }
+  assert_true(ncut > 9000);
+  sq_ids_clear(&whole);
+  sq_ids_clear(&parts);
+  sq_bpe_coder_destroy(&c);
+  sq_bpe_destroy(&b);
+}
+
+/* Whoever meets it, the place is counted from the beginning of the file, and no reader waits for one that has left. */
+static void an_error_has_one_text_whoever_finds_it(void **state)
+{
+  char kept[512], text[4096];
+  sq_task_block b;
+  (void)state;
+  snprintf(kept, sizeof kept, "%s", path_in(dir, "wiki.test.raw"));
+  for (int size = 1; size <= 5; ++size) {
+    for (int i = 0; i < 400; ++i) memcpy(text + 5 * i, " ab \n", 5);
+    text[1501] = '\xff';
+    write_text(kept, text, 2000);
+    assert_int_equal(load_by(size, "corrected", 99, &b), SQ_ERR_DATA);
+    assert_non_null(strstr(sq_error_text(), "wiki.test.raw: byte 1501: 0xff is not UTF-8 here"));
+    sq_error_clear();
+    assert_int_equal(load_by(size, "published", 99, &b), SQ_ERR_DATA);
+    assert_non_null(strstr(sq_error_text(), "wiki.test.raw:301: byte 1: 0xff is not UTF-8 here"));
+    sq_error_clear();
+    text[1501] = '\r';
+    text[1502] = '\n';
+    write_text(kept, text, 2000);
+    assert_int_equal(load_by(size, "corrected", 99, &b), SQ_ERR_DATA);
+    assert_non_null(strstr(sq_error_text(), "wiki.test.raw:301: line ends in CR LF"));
+    sq_error_clear();
+    unlink(kept);
+    assert_int_equal(load_by(size, "corrected", 99, &b), SQ_ERR_DATA);
+    assert_non_null(strstr(sq_error_text(), "wiki.test.raw: cannot be opened"));
+    sq_error_clear();
+  }
+  write_wiki(kept, 50, 3);
+}
+
+/* The table, three texts, the block: whichever fails, all are left with nothing, and nothing is lost. */
+static void without_shared_memory_the_block_stays_empty(void **state)
+{
+  sq_task_block b;
+  (void)state;
+  for (int room = 0; room < 5; ++room) {
+    assert_int_equal(load_by(3, "corrected", room, &b), SQ_OK);
+    assert_null(b.data);
+  }
+  assert_int_equal(load_by(3, "corrected", 5, &b), SQ_OK);
+  assert_non_null(b.data);
+  free((void *)(uintptr_t)b.data);
+}
+
 /* ---- wrong files ------------------------------------------------------------------------------------- */
 
 static void wrong_files_are_named(void **state)
@@ -325,6 +537,10 @@ int main(void)
       cmocka_unit_test(another_text_has_another_cache),
       cmocka_unit_test(many_processes_may_make_the_cache_at_once),
       cmocka_unit_test(a_full_disk_only_costs_the_cache),
+      cmocka_unit_test(any_number_of_readers_makes_the_same_tokens),
+      cmocka_unit_test(parts_may_be_cut_where_no_word_goes_across),
+      cmocka_unit_test(an_error_has_one_text_whoever_finds_it),
+      cmocka_unit_test(without_shared_memory_the_block_stays_empty),
       cmocka_unit_test(wrong_files_are_named),
       cmocka_unit_test(known_figures_of_the_real_files_come_out),
       cmocka_unit_test(tokens_by_line_are_those_of_the_published_data),

@@ -78,5 +78,10 @@ typedef struct sq_shared sq_shared;
    which are copied; the others' data and bytes are not read.  *s NULL on all ranks where the machine has no room for a
    shared window: not an error, everybody keeps a copy then. */
 sq_status sq_shared_create(MPI_Comm node, int reader, const void *data, size_t bytes, sq_shared **s);
+/* As create, with bytes of any content, which all ranks may then write: a fence comes between a rank's writing and
+   another's reading. */
+sq_status sq_shared_allocate(MPI_Comm node, int owner, size_t bytes, sq_shared **s);
+void *sq_shared_memory(sq_shared *s);
+void sq_shared_fence(const sq_shared *s);                      /* collective */
 const void *sq_shared_data(const sq_shared *s, size_t *bytes); /* read only; 64-byte aligned */
 void sq_shared_destroy(sq_shared **s);                         /* collective */

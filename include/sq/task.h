@@ -35,6 +35,19 @@ typedef struct {
   int owned; /* by malloc; else borrowed */
 } sq_task_block;
 
+/* Processes of a machine that load one data set together.  All calls are collective among them. */
+typedef struct {
+  int rank, size;
+  void *user;
+  /* Memory of as many bytes as rank 0 says, which all may read and write, 64-byte aligned; NULL on all where it cannot be
+     had, with no text recorded. */
+  void *(*allocate)(void *user, size_t bytes);
+  void (*release)(void *user, void *memory);
+  /* The status of the lowest rank that has an error, with its text, on all.  What anybody wrote before is there for all
+     afterwards. */
+  sq_status (*agree)(void *user, sq_status st);
+} sq_readers;
+
 typedef struct {
   const char *name;
   const sq_keyset *keys;
@@ -44,6 +57,9 @@ typedef struct {
      configuration reads no files), SQ_ERR_DATA as open; open_block makes the task of one, and takes it: the block is
      empty afterwards, close frees it if it was owned.  `open` may then be NULL. */
   sq_status (*load)(const sq_config *c, sq_task_block *b);
+  /* In place of load, where reading is much work: every reader does a part of it, and the block is the same whatever
+     their number.  It is memory of r->allocate, not owned; empty where there is none. */
+  sq_status (*load_together)(const sq_config *c, const sq_readers *r, sq_task_block *b);
   sq_status (*open_block)(const sq_config *c, sq_task_block *b, sq_task **t);
   void (*close)(sq_task *t);
   const sq_task_info *(*info)(const sq_task *t);
@@ -74,7 +90,11 @@ const sq_task_ops *sq_task_at(int i); /* NULL past the end */
 sq_status sq_task_open(const sq_config *c, sq_task **t);
 /* The two steps of opening, for data that several look at: a block that is empty, if the task has none to share, and a
    task on a borrowed block of the same dataset.* and recipe, which has to outlive it. */
+int sq_task_has_block(const sq_config *c); /* its task is one that loads blocks */
 sq_status sq_task_load(const sq_config *c, sq_task_block *b);
+int sq_task_loads_together(const sq_config *c); /* the block can be read by several, each a part */
+/* Collective among the readers. */
+sq_status sq_task_load_together(const sq_config *c, const sq_readers *r, sq_task_block *b);
 sq_status sq_task_open_block(const sq_config *c, const sq_task_block *b, sq_task **t);
 void sq_task_block_free(sq_task_block *b); /* leaves it empty; a borrowed one is not freed */
 void sq_task_close(sq_task **t);

@@ -82,6 +82,7 @@ const char *sq_app_launcher(void); /* "mpirun", "srun" ...; NULL: started alone 
 /* Collective on MPI_COMM_WORLD, st differing from rank to rank.  The status of the lowest rank that has an
    error, and its text, on all ranks: they leave together with one message. */
 sq_status sq_app_agree(sq_status st);
+sq_status sq_app_agree_on(MPI_Comm comm, sq_status st); /* collective on comm */
 
 /* "train.lr = 0.01, model.num_layers = 2" from {"train.lr":0.01,...}, the seed left out; "" if nothing else
    was swept.  *owned*, NULL without memory. */

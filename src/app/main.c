@@ -21,18 +21,26 @@ int sq_app_nrank(void)
   return mpi_nrank;
 }
 
-sq_status sq_app_agree(sq_status st)
+sq_status sq_app_agree_on(MPI_Comm comm, sq_status st)
 {
   char text[2048] = "";
-  int mine = st == SQ_OK ? INT_MAX : mpi_rank, first, all = st;
-  if (mpi_nrank == 1) return st;
-  MPI_Allreduce(&mine, &first, 1, MPI_INT, MPI_MIN, MPI_COMM_WORLD);
+  int rank, size, first, all = st;
+  MPI_Comm_rank(comm, &rank);
+  MPI_Comm_size(comm, &size);
+  int mine = st == SQ_OK ? INT_MAX : rank;
+  if (size == 1) return st;
+  MPI_Allreduce(&mine, &first, 1, MPI_INT, MPI_MIN, comm);
   if (first == INT_MAX) return SQ_OK;
-  if (mpi_rank == first) sq_format(text, sizeof text, "%.*s", (int)sizeof text - 1, sq_error_text());
-  MPI_Bcast(&all, 1, MPI_INT, first, MPI_COMM_WORLD);
-  MPI_Bcast(text, sizeof text, MPI_CHAR, first, MPI_COMM_WORLD);
+  if (rank == first) sq_format(text, sizeof text, "%.*s", (int)sizeof text - 1, sq_error_text());
+  MPI_Bcast(&all, 1, MPI_INT, first, comm);
+  MPI_Bcast(text, sizeof text, MPI_CHAR, first, comm);
   sq_error_clear();
   return sq_fail((sq_status)all, "%s", text);
+}
+
+sq_status sq_app_agree(sq_status st)
+{
+  return mpi_nrank == 1 ? st : sq_app_agree_on(MPI_COMM_WORLD, st);
 }
 
 /* Under a launcher rank 0 alone may print, which needs MPI to know.  Asked before MPI_Init, which sets such

@@ -9,7 +9,7 @@ enum { ALIGNMENT = 64 };
 
 struct sq_shared {
   MPI_Win window;
-  const unsigned char *data;
+  unsigned char *data;
   size_t bytes;
 };
 
@@ -27,7 +27,7 @@ static int allocate(MPI_Comm node, size_t bytes, MPI_Win *window)
   return all;
 }
 
-sq_status sq_shared_create(MPI_Comm node, int reader, const void *data, size_t bytes, sq_shared **out)
+sq_status sq_shared_allocate(MPI_Comm node, int owner, size_t bytes, sq_shared **out)
 {
   int rank, unit;
   MPI_Aint size;
@@ -39,21 +39,40 @@ sq_status sq_shared_create(MPI_Comm node, int reader, const void *data, size_t b
   *out = NULL;
   MPI_Comm_rank(node, &rank);
   MPI_Allreduce(&have, &all, 1, MPI_INT, MPI_MIN, node);
-  MPI_Bcast(&n, 1, MPI_UINT64_T, reader, node);
-  if (!all || !allocate(node, rank == reader ? n + ALIGNMENT : 0, &s->window)) {
+  MPI_Bcast(&n, 1, MPI_UINT64_T, owner, node);
+  if (!all || !allocate(node, rank == owner ? n + ALIGNMENT : 0, &s->window)) {
     free(s);
     return all ? SQ_OK : sq_fail(SQ_ERR_MEMORY, "no memory for shared data");
   }
-  /* The same place in the window on all ranks, aligned as the reader sees it: pages have one alignment everywhere. */
-  MPI_Win_shared_query(s->window, reader, &size, &unit, &base);
+  /* The same place in the window on all ranks, aligned as the owner sees it: pages have one alignment everywhere. */
+  MPI_Win_shared_query(s->window, owner, &size, &unit, &base);
   base += (ALIGNMENT - (uintptr_t)base % ALIGNMENT) % ALIGNMENT;
-  MPI_Win_fence(0, s->window);
-  if (rank == reader) memcpy(base, data, n);
-  MPI_Win_fence(0, s->window); /* what the reader wrote is there for all */
   s->data = base;
   s->bytes = n;
+  MPI_Win_fence(0, s->window);
   *out = s;
   return SQ_OK;
+}
+
+void sq_shared_fence(const sq_shared *s)
+{
+  MPI_Win_fence(0, s->window);
+}
+
+sq_status sq_shared_create(MPI_Comm node, int reader, const void *data, size_t bytes, sq_shared **out)
+{
+  int rank;
+  const sq_status st = sq_shared_allocate(node, reader, bytes, out);
+  if (*out == NULL) return st;
+  MPI_Comm_rank(node, &rank);
+  if (rank == reader) memcpy((*out)->data, data, bytes);
+  sq_shared_fence(*out); /* what the reader wrote is there for all */
+  return SQ_OK;
+}
+
+void *sq_shared_memory(sq_shared *s)
+{
+  return s->data;
 }
 
 const void *sq_shared_data(const sq_shared *s, size_t *bytes)

@@ -9,6 +9,10 @@ typedef struct {
   size_t bytes;
 } block_section;
 
+enum { BLOCK_MAX_SECTIONS = 16 };
+/* A block that is filled in place: its bytes, and what stands in front of the sections. */
+size_t sq_block_bytes(const size_t *bytes, int n);
+void sq_block_begin(void *data, const size_t *bytes, int n);
 /* Copies the sections.  *owned* by the caller; SQ_ERR_MEMORY. */
 sq_status sq_block_pack(const block_section *s, int n, sq_task_block *b);
 /* Section k, and its bytes if these are wanted; a section that a reader did not pack is a bug. */

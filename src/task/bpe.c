@@ -282,22 +282,36 @@ static sq_status encode_word(sq_bpe_coder *c, const unsigned char *s, size_t n, 
 
 /* ---- text -------------------------------------------------------------------------------------------- */
 
-sq_status sq_bpe_encode(sq_bpe_coder *c, const char *where, const char *text, size_t n, sq_ids *out)
+sq_status sq_bpe_encode_part(sq_bpe_coder *c, const char *where, const char *text, size_t n, size_t at,
+                             size_t end, sq_ids *out)
 {
   const unsigned char *s = (const unsigned char *)text;
   sq_status st = SQ_OK;
-  for (size_t at = 0; at < n;) {
-    const size_t end = sq_bpe_word_end(c->b->class_of, s, n, at);
-    if (end == 0) {
+  while (at < end) {
+    const size_t next = sq_bpe_word_end(c->b->class_of, s, n, at);
+    if (next == 0) {
       const size_t bad = at + sq_utf8_check(text + at, n - at);
       return sq_fail(SQ_ERR_DATA, "%s: byte %zu: 0x%02x is not UTF-8 here; expected UTF-8 text", where, bad,
                      s[bad]);
     }
-    SQ_TRY(encode_word(c, s + at, end - at, out));
-    at = end;
+    SQ_TRY(encode_word(c, s + at, next - at, out));
+    at = next;
   }
+  SQ_ASSERT(at == end);
 done:
   return st;
+}
+
+/* A word has a blank at its beginning only, unless it is white space, which a visible character is not. */
+int sq_bpe_may_cut(const char *text, size_t n, size_t at)
+{
+  return at == 0 || at >= n ||
+         ((text[at] == ' ' || text[at] == '\n') && text[at - 1] > ' ' && text[at - 1] < 127);
+}
+
+sq_status sq_bpe_encode(sq_bpe_coder *c, const char *where, const char *text, size_t n, sq_ids *out)
+{
+  return sq_bpe_encode_part(c, where, text, n, 0, n, out);
 }
 
 sq_status sq_bpe_coder_create(const sq_bpe *b, sq_bpe_coder **out)

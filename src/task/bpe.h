@@ -39,6 +39,13 @@ sq_status sq_bpe_coder_create(const sq_bpe *b, sq_bpe_coder **c); /* borrows b *
 void sq_bpe_coder_destroy(sq_bpe_coder **c);
 /* Appends the ids of text.  SQ_ERR_DATA "<where>: byte N: ..." if it is not UTF-8; SQ_ERR_MEMORY. */
 sq_status sq_bpe_encode(sq_bpe_coder *c, const char *where, const char *text, size_t n, sq_ids *out);
+/* The ids of text[at..end-1]: of places where sq_bpe_may_cut, those of such parts one after the other are the ids of
+   the whole.  Byte N counts from the beginning of the text. */
+sq_status sq_bpe_encode_part(sq_bpe_coder *c, const char *where, const char *text, size_t n, size_t at,
+                             size_t end, sq_ids *out);
+/* No word goes across text[at], whatever stands before and behind: a blank or line feed after a visible ASCII
+   character.  Also the beginning and the end. */
+int sq_bpe_may_cut(const char *text, size_t n, size_t at);
 /* End of the word that begins at s[at] (at < n); 0 if the text is not UTF-8 somewhere in it. */
 size_t sq_bpe_word_end(const uint8_t *class_of, const unsigned char *s, size_t n, size_t at);
 

@@ -52,7 +52,7 @@ done:
   return st;
 }
 
-static sq_status read_all(FILE *f, const char *path, const char *expected, char **data, size_t *bytes)
+static sq_status check_regular(FILE *f, const char *path, const char *expected, size_t *bytes)
 {
   struct stat info;
   if (fstat(fileno(f), &info) != 0)
@@ -62,29 +62,45 @@ static sq_status read_all(FILE *f, const char *path, const char *expected, char 
                    S_ISDIR(info.st_mode) ? "a folder" : "not a regular file", expected);
   if (info.st_size == 0) return sq_fail(SQ_ERR_DATA, "%s: empty file; expected %s", path, expected);
   *bytes = (size_t)info.st_size;
-  *data = malloc(*bytes + 1);
-  if (*data == NULL) return sq_fail(SQ_ERR_MEMORY, "%s: no memory for its %zu bytes", path, *bytes);
-  if (fread(*data, 1, *bytes, f) != *bytes || fgetc(f) != EOF)
-    return sq_fail(SQ_ERR_DATA, "%s: %s", path,
-                   ferror(f) ? strerror(errno) : "its size changed while it was read");
-  (*data)[*bytes] = '\0';
   return SQ_OK;
+}
+
+sq_status sq_data_open(const char *path, const char *expected, FILE **f, size_t *bytes)
+{
+  *f = fopen(path, "rb");
+  if (*f == NULL)
+    return sq_fail(SQ_ERR_DATA, "%s: cannot be opened: %s; expected %s", path, strerror(errno), expected);
+  const sq_status st = check_regular(*f, path, expected, bytes);
+  if (st == SQ_OK) return st;
+  fclose(*f);
+  *f = NULL;
+  return st;
+}
+
+sq_status sq_data_read_part(FILE *f, const char *path, size_t at, size_t end, size_t bytes, char *out)
+{
+  if (fseeko(f, (off_t)at, SEEK_SET) == 0 && fread(out, 1, end - at, f) == end - at &&
+      (end < bytes || fgetc(f) == EOF))
+    return SQ_OK;
+  return sq_fail(SQ_ERR_DATA, "%s: %s", path,
+                 ferror(f) ? strerror(errno) : "its size changed while it was read");
 }
 
 char *sq_data_read(const char *path, const char *expected, size_t *bytes, sq_status *st)
 {
-  FILE *f = fopen(path, "rb");
+  FILE *f = NULL;
   char *data = NULL;
-  if (f == NULL) {
-    *st = sq_fail(SQ_ERR_DATA, "%s: cannot be opened: %s; expected %s", path, strerror(errno), expected);
-    return NULL;
-  }
-  *st = read_all(f, path, expected, &data, bytes);
+  *st = sq_data_open(path, expected, &f, bytes);
+  if (*st != SQ_OK) return NULL;
+  data = malloc(*bytes + 1);
+  *st = data != NULL ? sq_data_read_part(f, path, 0, *bytes, *bytes, data)
+                     : sq_fail(SQ_ERR_MEMORY, "%s: no memory for its %zu bytes", path, *bytes);
+  fclose(f);
   if (*st != SQ_OK) {
     free(data);
-    data = NULL;
+    return NULL;
   }
-  fclose(f);
+  data[*bytes] = '\0';
   return data;
 }
 

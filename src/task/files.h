@@ -28,6 +28,10 @@ sq_status sq_data_find(const char *task, const char *dir, const char *const *sub
    unreadable, empty or changes while it is read.  `expected` says what it should be. */
 char *sq_data_read(const char *path, const char *expected, size_t *bytes, sq_status *st);
 
+/* The same in parts: opens it, and bytes at..end-1 of its `bytes`. */
+sq_status sq_data_open(const char *path, const char *expected, FILE **f, size_t *bytes);
+sq_status sq_data_read_part(FILE *f, const char *path, size_t at, size_t end, size_t bytes, char *out);
+
 /* n bytes of a file, fit to be shown in a message: printable, at most 24 of them; returns out. */
 enum { SQ_SHOWN = 32 };
 const char *sq_text_shown(const char *s, size_t n, char out[SQ_SHOWN]);

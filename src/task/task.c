@@ -60,6 +60,40 @@ static sq_status find_of(const sq_config *c, const sq_task_ops **ops)
   return SQ_OK;
 }
 
+/* ---- opening ----------------------------------------------------------------------------------------- */
+
+static void *alone_allocate(void *user, size_t bytes)
+{
+  (void)user;
+  return aligned_alloc(64, (bytes + 64) / 64 * 64); /* of no bytes too */
+}
+
+static void alone_release(void *user, void *memory)
+{
+  (void)user;
+  free(memory);
+}
+
+static sq_status alone_agree(void *user, sq_status st)
+{
+  (void)user;
+  return st;
+}
+
+static sq_status load(const sq_task_ops *ops, const sq_config *c, sq_task_block *b)
+{
+  const sq_readers alone = {
+      .size = 1, .allocate = alone_allocate, .release = alone_release, .agree = alone_agree};
+  sq_status st = SQ_OK;
+  if (ops->load != NULL) return ops->load(c, b);
+  if (ops->load_together == NULL) return st;
+  SQ_TRY(ops->load_together(c, &alone, b));
+  if (b->data == NULL) st = sq_fail(SQ_ERR_MEMORY, "task %s: no memory for its data", ops->name);
+  b->owned = 1;
+done:
+  return st;
+}
+
 sq_status sq_task_open(const sq_config *c, sq_task **t)
 {
   const sq_task_ops *ops;
@@ -69,11 +103,26 @@ sq_status sq_task_open(const sq_config *c, sq_task **t)
 
   *t = NULL;
   SQ_TRY(find_of(c, &ops));
-  if (ops->load != NULL) SQ_TRY(ops->load(c, &b));
+  SQ_TRY(load(ops, c, &b));
   SQ_TRY(b.data != NULL ? ops->open_block(c, &b, t) : ops->open(c, t));
 done:
   sq_task_block_free(&b);
   return st;
+}
+
+static const sq_task_ops *ops_of(const sq_config *c)
+{
+  return sq_task_find(sq_config_string(c, "dataset._name_"));
+}
+
+int sq_task_has_block(const sq_config *c)
+{
+  return ops_of(c)->open_block != NULL;
+}
+
+int sq_task_loads_together(const sq_config *c)
+{
+  return ops_of(c)->load_together != NULL;
 }
 
 sq_status sq_task_load(const sq_config *c, sq_task_block *b)
@@ -83,9 +132,15 @@ sq_status sq_task_load(const sq_config *c, sq_task_block *b)
 
   *b = (sq_task_block){0};
   SQ_TRY(find_of(c, &ops));
-  if (ops->load != NULL) SQ_TRY(ops->load(c, b));
+  SQ_TRY(load(ops, c, b));
 done:
   return st;
+}
+
+sq_status sq_task_load_together(const sq_config *c, const sq_readers *r, sq_task_block *b)
+{
+  *b = (sq_task_block){0};
+  return ops_of(c)->load_together(c, r, b);
 }
 
 sq_status sq_task_open_block(const sq_config *c, const sq_task_block *b, sq_task **t)

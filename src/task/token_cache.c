@@ -101,10 +101,9 @@ static int write_all(int fd, const void *data, size_t n)
   return 1;
 }
 
-void sq_token_cache_store(uint64_t key, const sq_ids *ids)
+void sq_token_cache_store(uint64_t key, const uint16_t *id, size_t n)
 {
-  header h = {
-      .key = key, .count = ids->n, .checksum = sq_hash(SQ_HASH_START, ids->v, ids->n * sizeof *ids->v)};
+  header h = {.key = key, .count = n, .checksum = sq_hash(SQ_HASH_START, id, n * sizeof *id)};
   char dir[SQ_PATH_MAX], path[SQ_PATH_MAX], temp[SQ_PATH_MAX];
   memcpy(h.magic, magic, sizeof magic);
   if (!cache_path(key, path)) return;
@@ -112,7 +111,7 @@ void sq_token_cache_store(uint64_t key, const sq_ids *ids)
   sq_format(temp, sizeof temp, "%s/.tokens.XXXXXX", dir);
   const int fd = make_dirs(dir) ? mkstemp(temp) : -1;
   int ok = fd >= 0;
-  ok = ok && write_all(fd, &h, sizeof h) && write_all(fd, ids->v, ids->n * sizeof *ids->v) && fsync(fd) == 0;
+  ok = ok && write_all(fd, &h, sizeof h) && write_all(fd, id, n * sizeof *id) && fsync(fd) == 0;
   int error = errno;
   if (fd >= 0) {
     if (fchmod(fd, 0644) != 0 || close(fd) != 0) ok = 0;

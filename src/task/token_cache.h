@@ -10,4 +10,4 @@
 /* 1: ids are filled; 0: there is no such file, or it is damaged (a note says so). */
 int sq_token_cache_load(uint64_t key, sq_ids *ids);
 /* What goes wrong is a note: everything works without a cache. */
-void sq_token_cache_store(uint64_t key, const sq_ids *ids);
+void sq_token_cache_store(uint64_t key, const uint16_t *id, size_t n);

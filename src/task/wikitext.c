@@ -4,21 +4,17 @@
  *   recipe corrected: the split is one string; behind the last position comes the next block's first token.
  *   recipe published: every line is tokenised by itself, an empty one to nothing; of every 1000 lines the
  *   tokens that do not fill a block are dropped; the last position of a block has no label. */
-#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "block.h"
-#include "bpe.h"
-#include "files.h"
 #include "sha256.h"
 #include "sq/base.h"
-#include "task_impl.h"
-#include "token_cache.h"
+#include "wikitext_impl.h"
 
 extern const sq_task_ops sq_task_wikitext;
 
-enum { MAP_LINES = 1000, GPT2_VOCAB = 50257, DEFAULT_BLOCK = 1024 };
+enum { GPT2_VOCAB = 50257, DEFAULT_BLOCK = 1024 };
 
 typedef struct {
   struct sq_task base;
@@ -59,100 +55,6 @@ static const char *file_name(const char *form, int split, char out[32])
 {
   sq_format(out, 32, "wiki.%s.%s", (const char *const[]){"train", "valid", "test"}[split], form);
   return out;
-}
-
-/* ---- text -------------------------------------------------------------------------------------------- */
-
-static sq_status check_line_ends(const char *path, const char *text, size_t n)
-{
-  size_t line = 1;
-  const char *cr = memchr(text, '\r', n);
-  while (cr != NULL && cr + 1 < text + n && cr[1] != '\n')
-    cr = memchr(cr + 1, '\r', n - (size_t)(cr + 1 - text));
-  if (cr == NULL) return SQ_OK;
-  for (const char *p = text; p < cr; ++p) line += *p == '\n';
-  return sq_fail(SQ_ERR_DATA,
-                 "%s:%zu: line ends in CR LF; expected LF, as in the official files (line ends "
-                 "converted?)",
-                 path, line);
-}
-
-static sq_status read_text(const char *path, char **text, size_t *n)
-{
-  sq_status st;
-  *text = sq_data_read(path, "UTF-8 text, one paragraph a line", n, &st);
-  SQ_TRY(st);
-  st = check_line_ends(path, *text, *n);
-  if (st == SQ_OK) return st;
-  free(*text);
-  *text = NULL;
-done:
-  return st;
-}
-
-static int is_empty(const char *line, size_t n)
-{
-  for (size_t i = 0; i < n; ++i)
-    if (strchr(" \t\n\v\f", line[i]) == NULL || line[i] == '\0') return 0;
-  return 1;
-}
-
-/* Line by line, remainders dropped. */
-static sq_status encode_lines(sq_bpe_coder *c, const char *path, const char *text, size_t n, size_t block,
-                              sq_ids *ids)
-{
-  const char *p = text, *end = text + n;
-  size_t line = 0, first = 0;
-  sq_status st = SQ_OK;
-  while (p < end) {
-    const char *nl = memchr(p, '\n', (size_t)(end - p)), *next = nl != NULL ? nl + 1 : end;
-    char where[SQ_PATH_MAX + 32];
-    sq_format(where, sizeof where, "%s:%zu", path, line + 1);
-    if (!is_empty(p, (size_t)(next - p))) SQ_TRY(sq_bpe_encode(c, where, p, (size_t)(next - p), ids));
-    p = next;
-    if (++line % MAP_LINES != 0 && p < end) continue;
-    ids->n = first + (ids->n - first) / block * block;
-    first = ids->n;
-  }
-done:
-  return st;
-}
-
-static sq_status encode_text(const sq_bpe *b, const char *path, const char *text, size_t n, int published,
-                             int block, sq_ids *ids)
-{
-  sq_bpe_coder *c = NULL;
-  sq_status st;
-  SQ_TRY(sq_bpe_coder_create(b, &c));
-  SQ_TRY(published ? encode_lines(c, path, text, n, (size_t)block, ids)
-                   : sq_bpe_encode(c, path, text, n, ids));
-done:
-  sq_bpe_coder_destroy(&c);
-  return st;
-}
-
-/* All that decides the tokens. */
-static uint64_t cache_key(const sq_bpe *b, const char *text, size_t n, int published, int block)
-{
-  const uint64_t part[] = {sq_hash(SQ_HASH_START, text, n), n, sq_bpe_checksum(b), (uint64_t)published,
-                           published ? (uint64_t)block : 0};
-  const char *unicode = sq_unicode_version();
-  return sq_hash(sq_hash(SQ_HASH_START, unicode, strlen(unicode)), part, sizeof part);
-}
-
-static sq_status read_split(const sq_bpe *b, const char *path, int published, int block, sq_ids *ids)
-{
-  char *text = NULL;
-  size_t n = 0;
-  sq_status st;
-  SQ_TRY(read_text(path, &text, &n));
-  const uint64_t key = cache_key(b, text, n, published, block);
-  if (sq_token_cache_load(key, ids)) goto done;
-  SQ_TRY(encode_text(b, path, text, n, published, block, ids));
-  sq_token_cache_store(key, ids);
-done:
-  free(text);
-  return st;
 }
 
 /* ---- the task ---------------------------------------------------------------------------------------- */
@@ -223,43 +125,47 @@ static size_t used_of(const sq_config *c, int s, size_t have)
   return most < have ? most : have;
 }
 
-static sq_status check_size(const sq_config *c, int s, const sq_ids *ids, const char *path)
+static sq_status check_size(const sq_config *c, int s, size_t tokens, const char *path)
 {
   const int L = sq_config_int(c, "dataset.block_size");
-  const size_t have = ids->n / (size_t)L;
+  const size_t have = tokens / (size_t)L;
   if (have == 0)
     return sq_fail(SQ_ERR_DATA, "%s: %zu tokens; expected at least one block of %d (dataset.block_size)",
-                   path, ids->n, L);
+                   path, tokens, L);
   if (sq_config_has(c, size_key[s]) && (size_t)sq_config_int(c, size_key[s]) > have)
     sq_note("%s has %zu blocks (%s is %d)", path, have, size_key[s], sq_config_int(c, size_key[s]));
   return SQ_OK;
 }
 
-/* A section of the block: the tokens of a split. */
-static sq_status wikitext_load(const sq_config *c, sq_task_block *block)
+static sq_status find_files(const sq_config *c, char path[SQ_NSPLIT][SQ_PATH_MAX], sq_bpe **b)
 {
   const char *dir = sq_data_dir(c), *form = sq_config_string(c, "dataset.form");
-  const int vocab = sq_config_int(c, "dataset.vocab_size"), L = sq_config_int(c, "dataset.block_size");
-  char found[SQ_PATH_MAX], path[SQ_PATH_MAX], name[32];
-  block_section section[SQ_NSPLIT];
-  sq_ids ids[SQ_NSPLIT] = {{0}};
-  sq_bpe *b = NULL;
+  const int vocab = sq_config_int(c, "dataset.vocab_size");
+  char found[SQ_PATH_MAX], name[32];
   sq_status st;
   SQ_TRY(sq_data_find("wikitext", dir, folder, file_name(form, SQ_TRAIN, name), layout, found));
-  SQ_TRY(sq_bpe_open(dir, &b));
-  if (sq_bpe_vocab_size(b) != vocab)
+  SQ_TRY(sq_bpe_open(dir, b));
+  if (sq_bpe_vocab_size(*b) != vocab)
     SQ_TRY(sq_fail(SQ_ERR_DATA, "%s: the tokenizer there has %d tokens; expected %d (dataset.vocab_size)",
-                   dir, sq_bpe_vocab_size(b), vocab));
-  for (int s = 0; s < SQ_NSPLIT; ++s) {
-    SQ_TRY(sq_path_join(path, found, file_name(form, s, name)));
-    SQ_TRY(read_split(b, path, is_published(c), L, &ids[s]));
-    SQ_TRY(check_size(c, s, &ids[s], path));
-    section[s] = (block_section){ids[s].v, ids[s].n * sizeof *ids[s].v};
-  }
-  SQ_TRY(sq_block_pack(section, SQ_NSPLIT, block));
+                   dir, sq_bpe_vocab_size(*b), vocab));
+  for (int s = 0; s < SQ_NSPLIT; ++s) SQ_TRY(sq_path_join(path[s], found, file_name(form, s, name)));
 done:
-  for (int s = 0; s < SQ_NSPLIT; ++s) sq_ids_clear(&ids[s]);
-  sq_bpe_destroy(&b);
+  return st;
+}
+
+/* A section of the block: the tokens of a split. */
+static sq_status wikitext_load(const sq_config *c, const sq_readers *r, sq_task_block *block)
+{
+  char path[SQ_NSPLIT][SQ_PATH_MAX];
+  wikitext_reading w = {.r = r, .map_block = is_published(c) ? sq_config_int(c, "dataset.block_size") : 0};
+  sq_status st;
+  SQ_TRY(r->agree(r->user, find_files(c, path, &w.bpe)));
+  SQ_TRY(sq_wikitext_tokenise(&w, path));
+  if (w.no_room) goto done;
+  for (int s = 0; s < SQ_NSPLIT; ++s) SQ_TRY(check_size(c, s, sq_wikitext_tokens(&w, s), path[s]));
+  SQ_TRY(sq_wikitext_gather(&w, block));
+done:
+  sq_wikitext_clear(&w);
   return st;
 }
 
@@ -315,9 +221,9 @@ static sq_status check_file(const sq_bpe *b, const char *dir, const char *name, 
   sq_ids whole = {0}, by_line = {0};
   sq_status st;
   SQ_TRY(sq_path_join(path, dir, name));
-  SQ_TRY(read_text(path, &text, &n));
-  SQ_TRY(encode_text(b, path, text, n, 0, 0, &whole));
-  SQ_TRY(encode_text(b, path, text, n, 1, DEFAULT_BLOCK, &by_line));
+  SQ_TRY(sq_wikitext_read(path, &text, &n));
+  SQ_TRY(sq_wikitext_encode(b, path, text, n, 0, &whole));
+  SQ_TRY(sq_wikitext_encode(b, path, text, n, DEFAULT_BLOCK, &by_line));
   for (size_t i = 0; i < n; ++i) lines += text[i] == '\n';
   const size_t words = count_words(text, n, NULL);
   sq_sha256_of(text, n, hex);
@@ -355,7 +261,7 @@ done:
 
 const sq_task_ops sq_task_wikitext = {.name = "wikitext",
                                       .keys = &wikitext_keys,
-                                      .load = wikitext_load,
+                                      .load_together = wikitext_load,
                                       .open_block = wikitext_open_block,
                                       .close = wikitext_close,
                                       .info = wikitext_info,

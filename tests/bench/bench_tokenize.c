@@ -35,7 +35,7 @@ int main(int argc, char **argv)
     ids.n = 0;
     if (sq_bpe_coder_create(b, &c) != SQ_OK || sq_bpe_encode(c, argv[2], text, n, &ids) != SQ_OK) goto failed;
     const double s = cpu_s() - t;
-    printf("tokens %zu  MB_per_s %.1f\n", ids.n, 1e-6 * (double)n / s);
+    printf("tokens %zu  cpu_s %.6f  MB_per_s %.1f\n", ids.n, s, 1e-6 * (double)n / s);
     sq_bpe_coder_destroy(&c);
   }
   return 0;

@@ -11,6 +11,18 @@ for k in range(6):
     with open("data/cifar-10-batches-bin/" + ("data_batch_%d.bin" % (k + 1) if k < 5 else "test_batch.bin"), "wb") as f:
         for i in range(10):
             f.write(bytes([i]) + random.randbytes(3072))
+words = ["the", "sea", "is", "a", "b", "1", "2.5", "it's"]
+os.makedirs("data/gpt2")
+symbol = [chr(c) if c > 32 and c < 127 or 161 <= c <= 255 and c != 173 else chr(256 + n) for c, n in
+          zip(range(256), [sum(not (32 < d < 127 or 161 <= d <= 255 and d != 173) for d in range(c)) for c in range(256)])]
+import json
+json.dump({s: i for i, s in enumerate(symbol + ["th", "<|endoftext|>"])}, open("data/gpt2/vocab.json", "w"))
+open("data/gpt2/merges.txt", "w").write("#version: 0.2\nt h\n")
+os.makedirs("data/wikitext")
+for part, lines in [("train", 60), ("valid", 20), ("test", 20)]:
+    with open("data/wikitext/wiki.%s.raw" % part, "w") as f:
+        for i in range(lines):
+            f.write(" " + "".join(random.choice(words) + " " for _ in range(random.choice([0, 20]))) + "\n")
 os.makedirs("data/aan")
 for part in ["train", "eval", "test"]:
     with open("data/aan/new_aan_pairs.%s.tsv" % part, "w") as f:
@@ -21,7 +33,9 @@ train='"train":{"total_steps":4,"batch_size":4,"lr":0.003,"eval_every":2}'
 tail='"layer":"mamba","num_layers":1,"hidden_dim":8,"state_dim":4,"num_heads":2,"conv_dim":3,"expansion":1,"glu":true,"prenorm":true,"pooling":"mean"'
 echo "{\"dataset\":{\"_name_\":\"cifar\",\"tokenize\":true,\"data_dir\":\"$dir/data\",\"num_train\":45,\"num_valid\":5,\"num_test\":10},$train,\"model\":{$tail,\"vocab_size\":256,\"output_dim\":10}}" >cifar.json
 echo "{\"dataset\":{\"_name_\":\"aan\",\"max_tokens\":30,\"data_dir\":\"$dir/data\",\"num_train\":12,\"num_valid\":12,\"num_test\":12},$train,\"model\":{$tail,\"vocab_size\":257,\"output_dim\":2,\"dual\":true}}" >aan.json
-echo '{"name":"shared","base":["cifar.json","aan.json"],"sweep":{"seed":[1,2]},"analysis":{"batch_size":2,"hankel_samples":1,"memory_samples":1}}' >grid.json
+echo "{\"dataset\":{\"_name_\":\"wikitext\",\"block_size\":16,\"vocab_size\":258,\"data_dir\":\"$dir/data\"},$train,\"model\":{${tail%\"mean\"}\"none\",\"vocab_size\":258,\"output_dim\":258}}" >wikitext.json
+export SEQSPECTRA_CACHE=
+echo '{"name":"shared","base":["cifar.json","wikitext.json","aan.json"],"sweep":{"seed":[1,2]},"analysis":{"batch_size":2,"hankel_samples":1,"memory_samples":1}}' >grid.json
 
 expect 0 -- "$s" run grid.json --out alone.h5 --quiet --private-data
 for n in 1 2 4; do
@@ -38,6 +52,10 @@ printf '\000' | dd of=data/cifar-10-batches-bin/data_batch_3.bin bs=1 count=1 co
 echo 'no row' >data/aan/new_aan_pairs.eval.tsv
 expect 3 'cell aan .*new_aan_pairs.eval.tsv:1: 1 column; expected 5' -- ranks 2 "$s" run grid.json --out bad.h5 --quiet
 [ ! -e bad.h5 ] || fail "a results file was left"
+printf 'a b \377' >data/wikitext/wiki.valid.raw
+for n in 1 2 4; do
+  expect 3 'cell wikitext.*wiki.valid.raw: byte 4: 0xff is not UTF-8 here' -- ranks $n "$s" run wikitext.json --out bad.h5 --quiet
+done
 # ---- a model that is not of pairs
 expect 2 'model.dual: false, but the task gives pairs' -- "$s" run aan.json --set model.dual=false --out bad.h5
 expect 2 'model.dual: true, but the task gives single' -- "$s" run cifar.json --set model.dual=true --out bad.h5
