@@ -115,13 +115,13 @@ void sq_nn_dropout_row(const sq_pass *p, double rate, int site, int id, int i, i
 /* ---- conv.c: depthwise causal convolution followed by SiLU -----------------------------------------------
  */
 /* pre[t,c] = bias[c] + sum_j weight[c,j] x[t-(K-1)+j, c] within each sequence; y = SiLU(pre).
-   x, pre, y have row stride ldx, ldp, ldy.  C channels, weight (C,K).  K <= SQ_MAX_CONV. */
+   x, y have row stride ldx, ldy.  C channels, weight (C,K).  K <= SQ_MAX_CONV. */
 #define SQ_MAX_CONV 64
 void sq_nn_conv_silu(const sq_rows *rows, int C, int K, const sq_real *x, int ldx, const sq_real *weight,
-                     const sq_real *bias, sq_real *pre, int ldp, sq_real *y, int ldy);
-/* dy (row stride ldy) is overwritten by dpre; dx = gradient of x; may not alias dy. */
+                     const sq_real *bias, sq_real *y, int ldy);
+/* dx (row stride lddx) = gradient of x, pre being computed again; may not alias dy. */
 void sq_nn_conv_silu_back(const sq_rows *rows, int C, int K, const sq_real *x, int ldx, const sq_real *weight,
-                          const sq_real *pre, int ldp, sq_real *dy, int ldy, sq_real *dx, int lddx,
+                          const sq_real *bias, const sq_real *dy, int ldy, sq_real *dx, int lddx,
                           sq_real *dweight, sq_real *dbias);
 
 /* ---- embedding.c -----------------------------------------------------------------------------------------

@@ -118,10 +118,7 @@ sq_attention_tape sq_attention_take_tape(const sq_mixer *m, sq_arena *a)
   const size_t R = (size_t)m->head.dims.max_rows, D = (size_t)m->head.dims.D;
   sq_attention_tape t = {0};
   t.proj = SQ_TAKE(a, R * (size_t)m->C, sq_real);
-  if (m->K > 0) {
-    t.pre = SQ_TAKE(a, R * (size_t)m->nconv, sq_real);
-    t.post = SQ_TAKE(a, R * (size_t)m->nconv, sq_real);
-  }
+  if (m->K > 0) t.post = SQ_TAKE(a, R * (size_t)m->nconv, sq_real);
   t.out = SQ_TAKE(a, R * D, sq_real);
   t.stat = SQ_TAKE(a, R * (size_t)m->H, sq_real);
   return t;
@@ -431,8 +428,8 @@ void sq_attention_forward(const sq_mixer *m, const sq_real *theta, const sq_pass
   project(m, theta, p, u, t.proj, s.dout);
   if (m->K > 0)
     sq_nn_conv_silu(p->rows, m->nconv, m->K, t.proj + m->conv_at, m->C, theta + m->conv, theta + m->conv_bias,
-                    t.pre, m->nconv, t.post, m->nconv);
-  if (m->K > 0 && p->wanted) /* backward needs `pre` of all rows, but q itself of queries alone */
+                    t.post, m->nconv);
+  if (m->K > 0 && p->wanted) /* backward convolves all rows again, but needs q itself of queries alone */
     sq_keep_rows(p->wanted, m->dqk, t.post + (m->q_at - m->conv_at), m->nconv);
   if (m->core->prepare) m->core->prepare(m, theta, R, Q, &t, s.work[0].row);
   heads a = {m, p, &t, &s};
@@ -470,8 +467,8 @@ void sq_attention_backward(const sq_mixer *m, const sq_real *theta, const sq_pas
   if (m->core->finish) m->core->finish(m, theta, R, Q, &t, s.delta, s.dproj, s.dpost, dtheta);
   if (m->K > 0 && p->wanted) sq_spread_rows(R, p->wanted, m->dqk, s.dpost + (m->q_at - m->conv_at), m->nconv);
   if (m->K > 0)
-    sq_nn_conv_silu_back(p->rows, m->nconv, m->K, t.proj + m->conv_at, m->C, theta + m->conv, t.pre, m->nconv,
-                         s.dpost, m->nconv, s.dproj + m->conv_at, m->C, dtheta + m->conv,
-                         dtheta + m->conv_bias);
+    sq_nn_conv_silu_back(p->rows, m->nconv, m->K, t.proj + m->conv_at, m->C, theta + m->conv,
+                         theta + m->conv_bias, s.dpost, m->nconv, s.dproj + m->conv_at, m->C,
+                         dtheta + m->conv, dtheta + m->conv_bias);
   project_back(m, theta, p, u, s.dproj, du, dtheta, s.dout);
 }

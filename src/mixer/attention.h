@@ -31,10 +31,9 @@ struct sq_mixer {
   size_t W, W_bias, conv, conv_bias, out, out_bias, offset; /* places in theta */
 };
 
-typedef struct { /* all for max_rows rows; pre and post only with a convolution */
+typedef struct { /* all for max_rows rows; post only with a convolution */
   sq_real *proj; /* (R,C) */
-  sq_real *pre;  /* (R,nconv) before SiLU */
-  sq_real *post; /* (R,nconv) after SiLU */
+  sq_real *post; /* (R,nconv) convolved, after SiLU */
   sq_real *out;  /* (Q,D) outputs of the heads, after dropout on outputs */
   sq_real *stat; /* (Q,H) softmax: log-sum-exp of the row's scores; else the factor 1/eta of the row */
 } sq_attention_tape;

@@ -132,7 +132,6 @@ mamba_tape sq_mamba_take_tape(const sq_mixer *m, sq_arena *a)
   mamba_tape t = {0};
   t.proj = SQ_TAKE(a, R * (size_t)m->C, sq_real);
   if (m->K > 0) {
-    t.pre = SQ_TAKE(a, R * (size_t)m->nconv, sq_real);
     t.post = SQ_TAKE(a, R * (size_t)m->nconv, sq_real);
   }
   t.dt = SQ_TAKE(a, R * (size_t)m->H, sq_real);
@@ -336,8 +335,8 @@ void sq_mamba_forward(const sq_mixer *m, const sq_real *theta, const sq_pass *p,
   sq_mamba_softplus((size_t)R * (size_t)m->H, t.dt, s.e);
   make_lambda(m, theta, R, &t);
   if (m->K > 0)
-    sq_nn_conv_silu(p->rows, m->nconv, m->K, t.proj, m->C, theta + m->conv, theta + m->conv_bias, t.pre,
-                    m->nconv, t.post, m->nconv);
+    sq_nn_conv_silu(p->rows, m->nconv, m->K, t.proj, m->C, theta + m->conv, theta + m->conv_bias, t.post,
+                    m->nconv);
   make_b(m, R, &t, &s);
   if (p->wanted != NULL) {
     int ld;
@@ -436,8 +435,8 @@ void sq_mamba_backward(const sq_mixer *m, const sq_real *theta, const sq_pass *p
   back_decay(m, theta, R, &t, &s, dtheta);
   back_dt(m, theta, R, &t, &s, dtheta);
   if (m->K > 0)
-    sq_nn_conv_silu_back(p->rows, m->nconv, m->K, t.proj, m->C, theta + m->conv, t.pre, m->nconv, s.dpost,
-                         m->nconv, s.dproj, m->C, dtheta + m->conv, dtheta + m->conv_bias);
+    sq_nn_conv_silu_back(p->rows, m->nconv, m->K, t.proj, m->C, theta + m->conv, theta + m->conv_bias,
+                         s.dpost, m->nconv, s.dproj, m->C, dtheta + m->conv, dtheta + m->conv_bias);
   sq_nn_linear_back(R, D, m->C, u, D, theta + m->in_proj, s.dproj, m->C, du, D, 0, dtheta + m->in_proj, NULL);
 }
 

@@ -25,9 +25,8 @@ struct sq_mixer {
 
 /* With a list of wanted rows (sq_wanted) out, its gradient and the channels C behind the convolution, with their
    gradient, are of these rows, one after the other. */
-typedef struct {   /* all for max_rows rows; pre and post only with a convolution */
+typedef struct {   /* all for max_rows rows; post only with a convolution */
   sq_real *proj;   /* (R,C) */
-  sq_real *pre;    /* (R,nconv) before SiLU */
   sq_real *post;   /* (R,nconv) after SiLU */
   sq_real *dt;     /* (R,H) */
   sq_real *lambda; /* (R,H) */

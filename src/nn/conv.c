@@ -4,8 +4,9 @@
  *   dpre = dy SiLU'(pre),  dx[t,c] = sum_j w[c,j] dpre[t+(K-1)-j, c],  dw[c,j] = sum_t dpre[t,c] x[t-(K-1)+j,
  * c]
  *
- * Channels go in panels: the panel's weights are transposed once, to (K, panel), and its rows stay in cache.
- */
+ * Channels go in panels, whose weights are transposed once, to (K, panel).  A panel is wide, so that memory is read
+ * in long pieces, and its few rows in use stay in cache.  Taps, and for dw steps, are taken four at a time: sums stay
+ * in registers for so long.  pre is not kept: a few multiply-adds cost less than writing and reading it. */
 #include "sq/nn.h"
 
 #include <string.h>
@@ -13,12 +14,19 @@
 #include "sq/status.h"
 #include "vmath.h"
 
-enum { PANEL = 64 };
+enum { PANEL = 256, GROUP = 4, BLOCK = 8 };
 
-typedef struct { /* one panel of one sequence; pointers at its first step and channel */
+typedef struct { /* one panel of one sequence */
   int T, K;
-  size_t nc;
+  size_t nc, ldx;
+  const sq_real (*w)[PANEL]; /* (K) */
+  const sq_real *bias, *x;   /* x at the first step and channel, row stride ldx */
 } panel;
+
+SQ_INLINE size_t panel_width(size_t C, size_t c0)
+{
+  return C - c0 < PANEL ? C - c0 : PANEL;
+}
 
 SQ_INLINE void load_weights(size_t nc, int K, const sq_real *w, sq_real wt[][PANEL])
 {
@@ -26,107 +34,156 @@ SQ_INLINE void load_weights(size_t nc, int K, const sq_real *w, sq_real wt[][PAN
     for (int j = 0; j < K; ++j) wt[j][c] = w[c * (size_t)K + (size_t)j];
 }
 
-SQ_CLONES static void panel_forward(panel p, sq_real wt[][PANEL], const sq_real *bias, const sq_real *x,
-                                    size_t ldx, sq_real *pre, size_t ldp, sq_real *y, size_t ldy)
+SQ_INLINE int least(int a, int b)
 {
-  sq_real acc[PANEL];
+  return a < b ? a : b;
+}
 
-  for (int t = 0; t < p.T; ++t) {
-    for (size_t c = 0; c < p.nc; ++c) acc[c] = bias[c];
-    for (int j = t < p.K - 1 ? p.K - 1 - t : 0; j < p.K; ++j) {
-      const sq_real *row = x + (size_t)(t - (p.K - 1) + j) * ldx, *w = wt[j];
-      SQ_IVDEP
-      for (size_t c = 0; c < p.nc; ++c) acc[c] += w[c] * row[c];
-    }
-    sq_real *pt = pre + (size_t)t * ldp, *yt = y + (size_t)t * ldy;
+/* y = from + sum of w[j] x_j over n taps, x_j = x + j step; y may be `from`. */
+SQ_INLINE void add_taps(size_t nc, int n, const sq_real w[][PANEL], const sq_real *x, ptrdiff_t step,
+                        const sq_real *from, sq_real *y)
+{
+  for (; n >= GROUP; n -= GROUP, w += GROUP, x += GROUP * step, from = y) {
+    const sq_real *x1 = x + step, *x2 = x1 + step, *x3 = x2 + step;
     SQ_IVDEP
-    for (size_t c = 0; c < p.nc; ++c) {
-      pt[c] = acc[c];
-      yt[c] = acc[c] * vsigmoid(acc[c]);
-    }
+    for (size_t c = 0; c < nc; ++c)
+      y[c] = from[c] + w[0][c] * x[c] + w[1][c] * x1[c] + w[2][c] * x2[c] + w[3][c] * x3[c];
+  }
+  for (; n > 0; --n, ++w, x += step, from = y) {
+    SQ_IVDEP
+    for (size_t c = 0; c < nc; ++c) y[c] = from[c] + w[0][c] * x[c];
+  }
+}
+
+/* y = pre of step t */
+SQ_INLINE void convolve(const panel *p, int t, sq_real *y)
+{
+  const int n = least(p->K, t + 1);
+  add_taps(p->nc, n, p->w + (p->K - n), p->x + (size_t)(t + 1 - n) * p->ldx, (ptrdiff_t)p->ldx, p->bias, y);
+}
+
+SQ_CLONES static void panel_forward(panel p, sq_real *y, size_t ldy)
+{
+  for (int t = 0; t < p.T; ++t, y += ldy) {
+    convolve(&p, t, y);
+    SQ_IVDEP
+    for (size_t c = 0; c < p.nc; ++c) y[c] *= vsigmoid(y[c]);
   }
 }
 
 void sq_nn_conv_silu(const sq_rows *rows, int C, int K, const sq_real *x, int ldx, const sq_real *weight,
-                     const sq_real *bias, sq_real *pre, int ldp, sq_real *y, int ldy)
+                     const sq_real *bias, sq_real *y, int ldy)
 {
-  sq_real wt[SQ_MAX_CONV][PANEL];
+  sq_real w[SQ_MAX_CONV][PANEL];
 
   SQ_ASSERT(1 <= K && K <= SQ_MAX_CONV);
   for (size_t c0 = 0; c0 < (size_t)C; c0 += PANEL) {
-    const size_t nc = (size_t)C - c0 < PANEL ? (size_t)C - c0 : PANEL;
-    load_weights(nc, K, weight + c0 * (size_t)K, wt);
+    panel p = {.K = K, .nc = panel_width((size_t)C, c0), .ldx = (size_t)ldx, .w = w, .bias = bias + c0};
+    load_weights(p.nc, K, weight + c0 * (size_t)K, w);
     for (int b = 0; b < rows->nseq; ++b) {
       const size_t r = (size_t)rows->off[b];
-      const panel p = {.T = rows->off[b + 1] - rows->off[b], .K = K, .nc = nc};
-      panel_forward(p, wt, bias + c0, x + r * (size_t)ldx + c0, (size_t)ldx, pre + r * (size_t)ldp + c0,
-                    (size_t)ldp, y + r * (size_t)ldy + c0, (size_t)ldy);
+      p.T = rows->off[b + 1] - rows->off[b];
+      p.x = x + r * (size_t)ldx + c0;
+      panel_forward(p, y + r * (size_t)ldy + c0, (size_t)ldy);
     }
   }
 }
 
-SQ_CLONES static void panel_silu_back(panel p, const sq_real *pre, size_t ldp, sq_real *dy, size_t ldy)
+/* g = dpre of step t */
+SQ_INLINE void silu_back(const panel *p, int t, const sq_real *dy, sq_real *g)
 {
-  for (int t = 0; t < p.T; ++t) {
-    const sq_real *z = pre + (size_t)t * ldp;
-    sq_real *g = dy + (size_t)t * ldy;
-    SQ_IVDEP
-    for (size_t c = 0; c < p.nc; ++c) {
-      const sq_real s = vsigmoid(z[c]);
-      g[c] *= s * (1 + z[c] * (1 - s));
-    }
+  convolve(p, t, g);
+  SQ_IVDEP
+  for (size_t c = 0; c < p->nc; ++c) {
+    const sq_real z = g[c], s = vsigmoid(z);
+    g[c] = dy[c] * (s * (1 + z * (1 - s)));
   }
 }
 
-SQ_CLONES static void panel_backward(panel p, sq_real wt[][PANEL], const sq_real *x, size_t ldx,
-                                     const sq_real *dpre, size_t ldy, sq_real *dx, size_t lddx,
-                                     sq_real dwt[][PANEL], sq_real *db)
+/* dw_j += sum over four steps of g_t x_(t+j), j = 0 .. 3 */
+SQ_INLINE void four_steps(size_t nc, const sq_real g[][PANEL], const sq_real *x, size_t ldx,
+                          sq_real dw[][PANEL])
 {
-  sq_real acc[PANEL];
+  const sq_real *x1 = x + ldx, *x2 = x1 + ldx, *x3 = x2 + ldx, *x4 = x3 + ldx, *x5 = x4 + ldx, *x6 = x5 + ldx;
+  SQ_IVDEP
+  for (size_t c = 0; c < nc; ++c) {
+    const sq_real a = g[0][c], b = g[1][c], d = g[2][c], e = g[3][c];
+    dw[0][c] += (a * x[c] + b * x1[c]) + (d * x2[c] + e * x3[c]);
+    dw[1][c] += (a * x1[c] + b * x2[c]) + (d * x3[c] + e * x4[c]);
+    dw[2][c] += (a * x2[c] + b * x3[c]) + (d * x4[c] + e * x5[c]);
+    dw[3][c] += (a * x3[c] + b * x4[c]) + (d * x5[c] + e * x6[c]);
+  }
+}
 
-  for (int t = 0; t < p.T; ++t) {
-    const sq_real *g = dpre + (size_t)t * ldy;
-    for (size_t c = 0; c < p.nc; ++c) acc[c] = 0;
-    for (int j = p.K - p.T + t > 0 ? p.K - p.T + t : 0; j < p.K; ++j) { /* t+(K-1)-j < T */
-      const sq_real *gj = dpre + (size_t)(t + (p.K - 1) - j) * ldy, *w = wt[j];
-      SQ_IVDEP
-      for (size_t c = 0; c < p.nc; ++c) acc[c] += w[c] * gj[c];
-    }
-    sq_real *out = dx + (size_t)t * lddx;
-    for (size_t c = 0; c < p.nc; ++c) out[c] = acc[c];
-    for (int j = t < p.K - 1 ? p.K - 1 - t : 0; j < p.K; ++j) {
-      const sq_real *row = x + (size_t)(t - (p.K - 1) + j) * ldx;
-      sq_real *dw = dwt[j];
-      SQ_IVDEP
-      for (size_t c = 0; c < p.nc; ++c) dw[c] += g[c] * row[c];
-    }
+/* dw_j += g x_j over n taps */
+SQ_INLINE void one_step(size_t nc, int n, const sq_real *g, const sq_real *x, size_t ldx, sq_real dw[][PANEL])
+{
+  for (int j = 0; j < n; ++j, x += ldx) {
     SQ_IVDEP
-    for (size_t c = 0; c < p.nc; ++c) db[c] += g[c];
+    for (size_t c = 0; c < nc; ++c) dw[j][c] += g[c] * x[c];
+  }
+}
+
+/* Gradients of weights and bias from steps t .. t+n-1, whose dpre is g. */
+SQ_INLINE void weight_gradient(const panel *p, int t, int n, const sq_real g[][PANEL], sq_real dw[][PANEL],
+                               sq_real *db)
+{
+  const int whole =
+      n == GROUP && t >= p->K - 1 ? p->K / GROUP * GROUP : 0; /* taps done four steps at a time */
+  for (int j = 0; j < whole; j += GROUP)
+    four_steps(p->nc, g, p->x + (size_t)(t - (p->K - 1) + j) * p->ldx, p->ldx, dw + j);
+  for (int i = 0; i < n; ++i) {
+    const int first = whole > 0 ? whole : p->K - least(p->K, t + i + 1);
+    one_step(p->nc, p->K - first, g[i], p->x + (size_t)(t + i - (p->K - 1) + first) * p->ldx, p->ldx,
+             dw + first);
+    SQ_IVDEP
+    for (size_t c = 0; c < p->nc; ++c) db[c] += g[i][c];
+  }
+}
+
+/* dx of a step needs dpre of the K-1 steps that follow, so that it lags behind: g[i] is dpre of step t-(K-1)+i, for
+   the block of steps t .. t+n-1 and those before it. */
+SQ_CLONES static void panel_backward(panel p, const sq_real *dy, size_t ldy, sq_real *dx, size_t lddx,
+                                     sq_real dw[][PANEL], sq_real *db)
+{
+  static const sq_real zero[PANEL];
+  sq_real g[SQ_MAX_CONV - 1 + BLOCK][PANEL];
+  const int past = p.K - 1;
+
+  for (int t = 0, n, done = 0; t < p.T; t += n) {
+    n = least(BLOCK, p.T - t);
+    for (int i = 0; i < n; ++i) silu_back(&p, t + i, dy + (size_t)(t + i) * ldy, g[past + i]);
+    for (int i = 0; i < n; i += GROUP) weight_gradient(&p, t + i, least(GROUP, n - i), g + past + i, dw, db);
+    for (const int ready = t + n == p.T ? p.T : t + n - past; done < ready; ++done) {
+      const int taps = least(p.K, p.T - done);
+      add_taps(p.nc, taps, p.w + (p.K - taps), g[past + done + taps - 1 - t], -(ptrdiff_t)PANEL, zero,
+               dx + (size_t)done * lddx);
+    }
+    memmove(g, g + n, (size_t)past * sizeof g[0]);
   }
 }
 
 void sq_nn_conv_silu_back(const sq_rows *rows, int C, int K, const sq_real *x, int ldx, const sq_real *weight,
-                          const sq_real *pre, int ldp, sq_real *dy, int ldy, sq_real *dx, int lddx,
+                          const sq_real *bias, const sq_real *dy, int ldy, sq_real *dx, int lddx,
                           sq_real *dweight, sq_real *dbias)
 {
-  sq_real wt[SQ_MAX_CONV][PANEL], dwt[SQ_MAX_CONV][PANEL], db[PANEL];
+  sq_real w[SQ_MAX_CONV][PANEL], dw[SQ_MAX_CONV][PANEL], db[PANEL];
 
   SQ_ASSERT(1 <= K && K <= SQ_MAX_CONV && dx != dy);
   for (size_t c0 = 0; c0 < (size_t)C; c0 += PANEL) {
-    const size_t nc = (size_t)C - c0 < PANEL ? (size_t)C - c0 : PANEL;
-    load_weights(nc, K, weight + c0 * (size_t)K, wt);
+    panel p = {.K = K, .nc = panel_width((size_t)C, c0), .ldx = (size_t)ldx, .w = w, .bias = bias + c0};
+    load_weights(p.nc, K, weight + c0 * (size_t)K, w);
     for (int b = 0; b < rows->nseq; ++b) {
       const size_t r = (size_t)rows->off[b];
-      const panel p = {.T = rows->off[b + 1] - rows->off[b], .K = K, .nc = nc};
-      sq_real *g = dy + r * (size_t)ldy + c0;
+      p.T = rows->off[b + 1] - rows->off[b];
+      p.x = x + r * (size_t)ldx + c0;
       /* Sums of one sequence first, then over sequences: smaller rounding errors than one long sum. */
-      memset(dwt, 0, (size_t)K * sizeof dwt[0]);
+      memset(dw, 0, (size_t)K * sizeof dw[0]);
       memset(db, 0, sizeof db);
-      panel_silu_back(p, pre + r * (size_t)ldp + c0, (size_t)ldp, g, (size_t)ldy);
-      panel_backward(p, wt, x + r * (size_t)ldx + c0, (size_t)ldx, g, (size_t)ldy, dx + r * (size_t)lddx + c0,
-                     (size_t)lddx, dwt, db);
-      for (size_t c = 0; c < nc; ++c) {
-        for (int j = 0; j < K; ++j) dweight[(c0 + c) * (size_t)K + (size_t)j] += dwt[j][c];
+      panel_backward(p, dy + r * (size_t)ldy + c0, (size_t)ldy, dx + r * (size_t)lddx + c0, (size_t)lddx, dw,
+                     db);
+      for (size_t c = 0; c < p.nc; ++c) {
+        for (int j = 0; j < K; ++j) dweight[(c0 + c) * (size_t)K + (size_t)j] += dw[j][c];
         dbias[c0 + c] += db[c];
       }
     }

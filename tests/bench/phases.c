@@ -218,12 +218,12 @@ TIMED(PHASE_NORM, sq_nn_batchnorm_back,
       (R, D, x, w, mean, rstd, dy, sum, count, dx, add_dx))
 
 TIMED(PHASE_CONVOLUTION, sq_nn_conv_silu,
-      (const sq_rows *rows, int C, int K, X, int ldx, W, BI, sq_real *pre, int ldp, sq_real *y, int ldy),
-      (rows, C, K, x, ldx, w, b, pre, ldp, y, ldy))
+      (const sq_rows *rows, int C, int K, X, int ldx, W, BI, sq_real *y, int ldy),
+      (rows, C, K, x, ldx, w, b, y, ldy))
 TIMED(PHASE_CONVOLUTION, sq_nn_conv_silu_back,
-      (const sq_rows *rows, int C, int K, X, int ldx, W, const sq_real *pre, int ldp, sq_real *dy, int ldy,
-       sq_real *dx, int lddx, sq_real *dw, sq_real *db),
-      (rows, C, K, x, ldx, w, pre, ldp, dy, ldy, dx, lddx, dw, db))
+      (const sq_rows *rows, int C, int K, X, int ldx, W, BI, DY, int ldy, sq_real *dx, int lddx, sq_real *dw,
+       sq_real *db),
+      (rows, C, K, x, ldx, w, b, dy, ldy, dx, lddx, dw, db))
 
 TIMED(PHASE_ELEMENTWISE, sq_nn_gelu, (size_t n, X, sq_real *y), (n, x, y))
 TIMED(PHASE_ELEMENTWISE, sq_nn_gelu_back, (size_t n, X, DY, sq_real *dx), (n, x, dy, dx))
