@@ -92,6 +92,11 @@ typedef struct sq_team {
   void *user;
   /* Sends nout bytes to member `partner` and receives nin from it; the partner calls it with the sizes swapped. */
   void (*exchange)(void *user, int partner, const void *out, size_t nout, void *in, size_t nin);
+  /* The same in the background, one at a time; other exchanges may come in between.  finished: nonzero when it is,
+     `wait` tells to return only then.  Called by the thread that calls exchange. */
+  void (*start)(void *user, int partner, const void *out, size_t nout, void *in, size_t nin);
+  int (*finished)(void *user, int wait);
+  int overlap; /* gradients are added up while the backward pass goes on */
 } sq_team;
 /* t NULL: one member. */
 int sq_team_any(const sq_team *t, int mask); /* the bits that any member has set */
