@@ -577,14 +577,10 @@ static void derive_back(sq_worker *w)
 
 /* ---- a batch ----------------------------------------------------------------------------------------- */
 
-static void begin(sq_worker *w, const sq_real *theta, const sq_batch *b, const sq_pass *p)
+/* This member's shards of a batch of B examples. */
+static void take_shards(sq_worker *w, int B)
 {
-  w->theta = theta;
-  w->batch = b;
-  w->pass = *p;
-  w->pass.derived = w->derived;
-  w->scale = sq_batch_scale(b);
-  w->nshard = sq_shard_count(sq_batch_examples(b));
+  w->nshard = sq_shard_count(B);
   const int levels = sq_tree_levels(w->nshard);
   w->level = levels > w->team_bits ? levels - w->team_bits : 0;
   w->depth = w->level - sq_min(w->group_bits, w->level);
@@ -592,6 +588,58 @@ static void begin(sq_worker *w, const sq_real *theta, const sq_batch *b, const s
   const int left = w->nshard - w->first;
   w->nmine = left < 0 ? 0 : sq_min(left, 1 << w->level);
   SQ_ASSERT((w->coupled ? w->nmine : ngroup(w)) <= w->narea);
+}
+
+typedef struct {
+  const sq_task *task;
+  sq_split split;
+  int n, first, end; /* examples of the batch; those to make */
+  const size_t *index;
+  sq_padding pad;
+  void *store;
+  sq_batch *out;
+} making;
+
+static void make_part(void *ctx, int g)
+{
+  const making *b = ctx;
+  (void)g;
+  sq_task_batch_part(b->task, b->split, b->n, b->index, b->pad, b->first, b->end, b->store, b->out);
+}
+
+void sq_worker_batch(sq_worker *w, const sq_task *t, sq_split split, int nseq, const size_t *index,
+                     sq_padding pad, void *store, sq_batch *out)
+{
+  making b = {.task = t, .split = split, .n = nseq, .index = index, .pad = pad, .store = store, .out = out};
+  take_shards(w, nseq);
+  if (w->nmine > 0) {
+    b.first = sq_shard_first(nseq, w->first);
+    b.end = sq_shard_first(nseq, w->first + w->nmine);
+  }
+  sq_parallel_groups(b.end - b.first > 1 ? w->crew.threads : 1, 1, make_part, &b);
+}
+
+/* Labels of the whole batch, of which a member has its shards. */
+static long count_labels(sq_worker *w)
+{
+  const sq_team_tree tree = tree_of(w);
+  double n = 0;
+  for (int s = w->first; s < w->first + w->nmine; ++s) {
+    const sq_batch shard = sq_batch_shard(w->batch, s, w->area[0].off);
+    n += (double)sq_batch_labels(&shard); /* exact */
+  }
+  sq_team_sum_double(&tree, 1, &n);
+  return (long)n;
+}
+
+static void begin(sq_worker *w, const sq_real *theta, const sq_batch *b, const sq_pass *p)
+{
+  w->theta = theta;
+  w->batch = b;
+  w->pass = *p;
+  w->pass.derived = w->derived;
+  take_shards(w, sq_batch_examples(b));
+  w->scale = 0;
   for (int s = 0; s < w->nshard; ++s) w->tally[s] = (sq_tally){0};
   derive(w);
 }
@@ -602,6 +650,7 @@ void sq_batch_gradient(sq_worker *w, const sq_real *theta, const sq_batch *b, co
   const int nsync = p->train ? sq_model_nsync(w->model) : 0;
 
   begin(w, theta, b, p);
+  w->scale = sq_batch_scale_of(b, count_labels(w));
   w->grad = grad;
   begin_stretches(w);
   by_all_threads(w, nstrip(sq_model_ngradient(w->model)), zero_strip);
