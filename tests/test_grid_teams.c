@@ -120,15 +120,20 @@ static sq_status exchange_job(void *user, sq_grid *g, int job)
   enum { N = 100000 };
   int *bad = user, member;
   const int team = sq_grid_team(g, &member), partner = member ^ 1;
-  int *out = calloc(N, sizeof *out), *in = calloc(N, sizeof *in);
+  int *out = calloc(N, sizeof *out), *in = calloc(N, sizeof *in), *later = calloc(N, sizeof *later);
   if (team < 2) goto done;
   for (int i = 0; i < N; ++i) out[i] = i + member + job;
   const size_t mine = member & 1 ? N : N / 3, theirs = member & 1 ? N / 3 : N;
+  sq_grid_start(g, partner, out, theirs * sizeof *out, later,
+                mine * sizeof *later); /* others come in between */
   sq_grid_exchange(g, partner, out, mine * sizeof *out, in, theirs * sizeof *in);
   for (size_t i = 0; i < N; ++i) *bad |= in[i] != (i < theirs ? (int)i + partner + job : 0);
   sq_grid_exchange(g, partner, out, member & 1 ? 4 : 0, in + 1, member & 1 ? 0 : 4);
   *bad |= in[1] != (member & 1 ? 1 + partner + job : partner + job);
+  *bad |= !sq_grid_finished(g, 0) && !sq_grid_finished(g, 1);
+  for (size_t i = 0; i < N; ++i) *bad |= later[i] != (i < mine ? (int)i + partner + job : 0);
 done:
+  free(later);
   free(out);
   free(in);
   return SQ_OK;

@@ -184,6 +184,27 @@ static void impossible_configurations_are_refused(void **state)
 /* ---- batches ----------------------------------------------------------------------------------------------
  */
 
+/* Two calls fill what one does, and a call leaves the other's examples alone. */
+static void batch_is_the_same_in_parts(const sq_task *t, int nseq, const size_t *index, sq_padding pad,
+                                       const unsigned char *whole)
+{
+  const size_t bytes = sq_task_batch_bytes(sq_task_describe(t), nseq);
+  unsigned char *store = malloc(bytes);
+  const int half = nseq / 2;
+  int32_t untouched;
+  sq_batch b;
+
+  memset(store, 0xa5, bytes);
+  memset(&untouched, 0xa5, sizeof untouched);
+  sq_task_batch_part(t, SQ_VALID, nseq, index, pad, half, nseq, store, &b);
+  const int last = half == 0 ? 0 : b.label_per_row ? b.rows.off[half] - 1 : half - 1; /* of the first part */
+  assert_true((b.label[last] == untouched) == (half > 0));
+  sq_task_batch_part(t, SQ_VALID, nseq, index, pad, 0, half, store, &b);
+  assert_true(b.label[last] != untouched);
+  assert_memory_equal(store, whole, bytes);
+  free(store);
+}
+
 static void check_batch(const char *name, sq_padding pad, int nseq, const size_t *index)
 {
   sq_task *t = open_task(small_cell(name));
@@ -234,6 +255,7 @@ static void check_batch(const char *name, sq_padding pad, int nseq, const size_t
       if (info->label_per_row) assert_int_equal(b.label[r + k], SQ_IGNORE);
     }
   }
+  batch_is_the_same_in_parts(t, nseq, index, pad, store);
   free(token);
   free(label);
   free(value);

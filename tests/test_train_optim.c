@@ -381,6 +381,41 @@ static void shards_are_summed_in_the_documented_tree(void **state)
   assert_true(differs > 0); /* the values do tell orders apart */
 }
 
+/* The last shard has done with the numbers from CUT on, and others read their sum before the walk has ended. */
+enum { CUT = 20 };
+typedef struct {
+  sq_tree tree;
+  sq_real out[TREE_N];
+  int calls, early;
+} early_walk;
+
+static void leaf_that_ends_early(void *user, int s, sq_real *out)
+{
+  early_walk *w = user;
+  tree_leaf(&w->calls, s, out);
+  if (s + 1 < w->tree.nshard) return;
+  sq_tree_add_early(&w->tree, 0, sq_tree_levels(w->tree.nshard), CUT, TREE_N - CUT, w->out);
+  w->tree.range[0][1] = CUT;
+  for (int i = CUT; i < TREE_N; ++i) w->early += w->out[i] == tree_expected(w->tree.nshard, i);
+}
+
+static void what_the_last_shard_has_done_with_is_summed_early(void **state)
+{
+  (void)state;
+  sq_real buffer[SQ_TREE_BUFFERS][TREE_N] = {{0}};
+  for (int S = 1; S <= SQ_MAX_SHARDS; ++S) {
+    early_walk w = {.tree = {.nshard = S,
+                             .nrange = 1,
+                             .range = {{0, TREE_N}},
+                             .leaf = leaf_that_ends_early,
+                             .buffer = {buffer[0], buffer[1], buffer[2], buffer[3]}}};
+    w.tree.user = &w;
+    sq_tree_add(&w.tree, w.out);
+    assert_int_equal(w.early, TREE_N - CUT);
+    for (int i = 0; i < TREE_N; ++i) assert_true(w.out[i] == tree_expected(S, i));
+  }
+}
+
 /* ---- learning rates ---------------------------------------------------------------------------------- */
 
 static void corrected_schedule_warms_up_from_step_0_and_ends_at_lr_min(void **state)
@@ -470,6 +505,7 @@ int main(void)
       cmocka_unit_test(running_statistics_move_by_a_hundredth_and_are_in_no_norm),
       cmocka_unit_test(a_gradient_that_is_not_finite_changes_nothing),
       cmocka_unit_test(shards_are_summed_in_the_documented_tree),
+      cmocka_unit_test(what_the_last_shard_has_done_with_is_summed_early),
       cmocka_unit_test(corrected_schedule_warms_up_from_step_0_and_ends_at_lr_min),
       cmocka_unit_test(published_schedules_keep_their_quirks),
       cmocka_unit_test(plateau_rule_counts_evaluations_without_improvement),

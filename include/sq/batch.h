@@ -63,5 +63,7 @@ static inline int sq_shard_first(int B, int s) /* s == sq_shard_count(B) gives B
 /* View of shard s.  off (nseq+1 ints) is caller's storage for the rebased offsets. */
 sq_batch sq_batch_shard(const sq_batch *b, int s, int *off);
 long sq_batch_labels(const sq_batch *b); /* labels that are not SQ_IGNORE */
-/* Weight of one label in the loss: 1/labels, or 1/rows with loss_over_rows; 0 without labels. */
+/* Weight of one label in the loss: 1/labels, or 1/rows with loss_over_rows; 0 without labels.  _of: the labels have been
+   counted. */
 double sq_batch_scale(const sq_batch *b);
+double sq_batch_scale_of(const sq_batch *b, long nlabel);

@@ -50,6 +50,10 @@ int sq_grid_rank(const sq_grid *g);                /* in the communicator */
 int sq_grid_team(const sq_grid *g, int *member);   /* size of the team; place in it */
 /* Between two members of a team, both of which call it: sends nout bytes and receives nin.  grid: the sq_grid. */
 void sq_grid_exchange(void *grid, int partner, const void *out, size_t nout, void *in, size_t nin);
+/* The same in the background: both members start it, one at a time, and leave the arrays alone until it is finished;
+   exchanges in between do not get in its way.  wait: return when it is; else look, and return 0 if it is not. */
+void sq_grid_start(void *grid, int partner, const void *out, size_t nout, void *in, size_t nin);
+int sq_grid_finished(void *grid, int wait);
 /* From inside a job: one number that travels to rank 0 with the job's end (a metric, for instance); NaN
  * unless set. */
 void sq_grid_set_result(sq_grid *g, double value);

@@ -78,6 +78,9 @@ typedef struct {
   size_t first, count;
 } sq_range;
 sq_range sq_model_derived_range(const sq_model *m, int layer);
+/* Where the parameters of a layer begin in theta, those of the layers before it and of the encoder being in front;
+   layer == number of layers: those of the head. */
+size_t sq_model_layer_start(const sq_model *m, int layer);
 sq_range sq_model_mixer_range(const sq_model *m, int layer);
 void sq_model_derive_layer(const sq_model *m, int layer, const sq_real *theta, sq_real *derived,
                            void *shard_work);

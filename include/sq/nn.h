@@ -26,7 +26,15 @@ typedef struct {
      rows, as an analysis that looks at the layers needs it. */
   int all_rows;
   const sq_wanted *wanted; /* set by the model for the last layer (see sq/mixer.h), else NULL: all rows */
+  /* Called by backward passes several times a layer, NULL: nobody wants to know.  layer: the shard's gradients of this
+     layer and of all behind it are complete (number of layers: the head's); -1: no more than before. */
+  void (*progress)(void *user, int layer);
+  void *progress_user;
 } sq_pass;
+static inline void sq_pass_progress(const sq_pass *p, int layer)
+{
+  if (p->progress != NULL) p->progress(p->progress_user, layer);
+}
 
 /* ---- linear.c: y = x W^T + b, W (out,in) ----------------------------------------------------------------
  */

@@ -131,7 +131,7 @@ int sq_store_is_lost(const sq_store *s);
    "process 12 on host a (job 34, started ...)", or "" if the lock does not say. */
 int sq_store_is_written(const char *path, char *who, size_t cap);
 sq_cell_status sq_store_status(const sq_store *s, int cell); /* as of create or resume */
-/* 1 for keys that change no number (run.threads, run.team, run.checkpoint_minutes): a run may go on with other values of
+/* 1 for keys that change no number (run.threads, run.team, run.overlap, run.checkpoint_minutes): a run may go on with other values of
    these. */
 int sq_store_key_is_free(const char *key);
 /* Everything that this process has written is on the disk afterwards.  Independent; by a descriptor of its own,

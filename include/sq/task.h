@@ -114,6 +114,10 @@ typedef enum { /* steps of token 0 behind a sequence, for recipe `published` */
 /* Gathers examples index[0..nseq-1] of a split into `store` (sq_task_batch_bytes). */
 void sq_task_batch(const sq_task *t, sq_split split, int nseq, const size_t *index, sq_padding pad,
                    void *store, sq_batch *out);
+/* The same with tokens, values and labels of the examples index[first..end-1] only, by the threads of the calling
+   group (sq/parallel.h); those of the others are not written. */
+void sq_task_batch_part(const sq_task *t, sq_split split, int nseq, const size_t *index, sq_padding pad,
+                        int first, int end, void *store, sq_batch *out);
 
 /* ---- data sets on disk ------------------------------------------------------------------------------- */
 const char *sq_data_default_dir(void); /* $SEQSPECTRA_DATA, else ./data */

@@ -69,6 +69,10 @@ typedef struct sq_worker sq_worker; /* a member's workspace: gradient trees and 
 size_t sq_worker_bytes(const sq_model *m, int nshard, const sq_crew *crew);
 sq_status sq_worker_create(const sq_model *m, int nshard, const sq_crew *crew, sq_worker **w);
 void sq_worker_destroy(sq_worker **w);
+/* As sq_task_batch(), but of its examples only those of this member's shards are made, by all its threads: what the two
+   functions below read. */
+void sq_worker_batch(sq_worker *w, const sq_task *t, sq_split split, int nseq, const size_t *index,
+                     sq_padding pad, void *store, sq_batch *out);
 /* Mean-loss gradient of a batch (overwrites grad, sq_model_ngradient elements) and its sums: shards in the fixed
    binary tree, see sq/batch.h.  The model's dims must hold the largest shard.  All members of a team call it with the
    same arguments; where the vector is long each then has the sum in its own part only, which is what
@@ -92,6 +96,11 @@ typedef struct sq_team {
   void *user;
   /* Sends nout bytes to member `partner` and receives nin from it; the partner calls it with the sizes swapped. */
   void (*exchange)(void *user, int partner, const void *out, size_t nout, void *in, size_t nin);
+  /* The same in the background, one at a time; other exchanges may come in between.  finished: nonzero when it is,
+     `wait` tells to return only then.  Called by the thread that calls exchange. */
+  void (*start)(void *user, int partner, const void *out, size_t nout, void *in, size_t nin);
+  int (*finished)(void *user, int wait);
+  int overlap; /* gradients are added up while the backward pass goes on */
 } sq_team;
 /* t NULL: one member. */
 int sq_team_any(const sq_team *t, int mask); /* the bits that any member has set */

@@ -222,7 +222,11 @@ sq_status sq_job_run(sq_worker_state *w, sq_grid *g, int i)
            .config = sq_experiment_cell(w->cells->experiment, i),
            .plan = &w->cells->plan[i]};
   const double start = sq_wall_s();
-  j.team = (sq_team){.user = g, .exchange = sq_grid_exchange};
+  j.team = (sq_team){.user = g,
+                     .exchange = sq_grid_exchange,
+                     .start = sq_grid_start,
+                     .finished = sq_grid_finished,
+                     .overlap = sq_config_bool(j.config, "run.overlap")};
   j.team.size = sq_grid_team(g, &j.team.rank);
   sq_status st = sq_team_agree(&j.team, j.team.rank == 0 ? begin(&j) : SQ_OK);
   if (st == SQ_OK) st = train(&j);

@@ -135,7 +135,9 @@ int main(int argc, char **argv)
   const int mpi = launcher || (c && !help && c->place != SQ_SERIAL);
   int code = 0;
   if (mpi) {
-    MPI_Init(NULL, NULL);
+    int provided;
+    MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED,
+                    &provided); /* only the main thread calls MPI, also while others work */
     MPI_Comm_rank(MPI_COMM_WORLD, &mpi_rank);
     MPI_Comm_size(MPI_COMM_WORLD, &mpi_nrank);
   }

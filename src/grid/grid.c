@@ -19,8 +19,19 @@
 #include "grid_impl.h"
 #include "sq/base.h"
 
-enum { TAG_ASK = 1, TAG_REPORT, TAG_WANT_STOP, TAG_BYE, TAG_JOB, TAG_END, TAG_STOP, TAG_EXCHANGE };
+enum {
+  TAG_ASK = 1,
+  TAG_REPORT,
+  TAG_WANT_STOP,
+  TAG_BYE,
+  TAG_JOB,
+  TAG_END,
+  TAG_STOP,
+  TAG_EXCHANGE,
+  TAG_BACKGROUND
+};
 enum { MESSAGE = 3, TEXT = 1024 };
+enum { PIECE = 1 << 30, MAX_PIECES = 16 }; /* of an exchange: MPI counts are ints */
 static const double report_s = 1.0;
 
 typedef enum { JOB_WAITING, JOB_RUNNING, JOB_DONE, JOB_STOPPED } job_state;
@@ -39,7 +50,9 @@ struct sq_grid {
   double result;   /* of the job here */
   double reported; /* time of the last report or progress call */
   double report[MESSAGE];
-  MPI_Request sending; /* report under way */
+  MPI_Request sending;                    /* report under way */
+  MPI_Request background[2 * MAX_PIECES]; /* of the exchange that sq_grid_start() began */
+  int nbackground;
 
   /* Rank 0. */
   int njob, nworking,
@@ -277,13 +290,13 @@ static void wait_politely(sq_grid *g, MPI_Request *r)
 /* Messages within a step come in microseconds, and the next step waits for them; the first member's spectra take
  * minutes.  So: look without a pause, then let others have the core, then sleep for a small part of the wait; where
  * ranks share cores the one that is waited for may be waiting for this core. */
-static void wait_closely(const sq_grid *g, MPI_Request r[2], int n)
+static void wait_closely(const sq_grid *g, MPI_Request *r, int n)
 {
   const int looks = g->crowded ? 20 : 2000;
   const double yields_s = g->crowded ? 0 : 1e-3;
   int done = 0;
   double start = 0;
-  MPI_Status unused[2]; /* MPICH's MPI_STATUSES_IGNORE is an address that gcc objects to */
+  MPI_Status unused[2 * MAX_PIECES]; /* MPICH's MPI_STATUSES_IGNORE is an address that gcc objects to */
   for (int i = 0; MPI_Testall(n, r, &done, unused), !done; ++i) {
     if (i < looks) continue;
     const double now = sq_wall_s();
@@ -297,24 +310,46 @@ static void wait_closely(const sq_grid *g, MPI_Request r[2], int n)
   }
 }
 
+/* The requests of an exchange; returns how many. */
+static int post(const sq_grid *g, int partner, int tag, const void *out, size_t nout, void *in, size_t nin,
+                MPI_Request *r)
+{
+  int n = 0;
+  SQ_ASSERT(nout <= (size_t)MAX_PIECES * PIECE && nin <= (size_t)MAX_PIECES * PIECE);
+  for (size_t at = 0; at < nin; at += PIECE)
+    MPI_Irecv((char *)in + at, (int)(nin - at < PIECE ? nin - at : PIECE), MPI_BYTE, partner, tag, g->members,
+              &r[n++]);
+  for (size_t at = 0; at < nout; at += PIECE)
+    MPI_Isend((const char *)out + at, (int)(nout - at < PIECE ? nout - at : PIECE), MPI_BYTE, partner, tag,
+              g->members, &r[n++]);
+  return n;
+}
+
 void sq_grid_exchange(void *grid, int partner, const void *out, size_t nout, void *in, size_t nin)
 {
-  enum { PIECE = 1 << 30 }; /* MPI counts are ints */
   const sq_grid *g = grid;
-  for (size_t at = 0; at < nout || at < nin; at += PIECE) {
-    const size_t o = nout <= at          ? 0
-                     : nout - at < PIECE ? nout - at
-                                         : PIECE,
-                 i = nin <= at          ? 0
-                     : nin - at < PIECE ? nin - at
-                                        : PIECE;
-    MPI_Request r[2];
-    int n = 0;
-    if (i > 0) MPI_Irecv((char *)in + at, (int)i, MPI_BYTE, partner, TAG_EXCHANGE, g->members, &r[n++]);
-    if (o > 0)
-      MPI_Isend((const char *)out + at, (int)o, MPI_BYTE, partner, TAG_EXCHANGE, g->members, &r[n++]);
-    wait_closely(g, r, n);
-  }
+  MPI_Request r[2 * MAX_PIECES];
+  wait_closely(g, r, post(g, partner, TAG_EXCHANGE, out, nout, in, nin, r));
+}
+
+void sq_grid_start(void *grid, int partner, const void *out, size_t nout, void *in, size_t nin)
+{
+  sq_grid *g = grid;
+  SQ_ASSERT(g->nbackground == 0);
+  g->nbackground = post(g, partner, TAG_BACKGROUND, out, nout, in, nin, g->background);
+}
+
+int sq_grid_finished(void *grid, int wait)
+{
+  sq_grid *g = grid;
+  MPI_Status unused[2 * MAX_PIECES];
+  int done = 1;
+  if (wait)
+    wait_closely(g, g->background, g->nbackground);
+  else if (g->nbackground > 0)
+    MPI_Testall(g->nbackground, g->background, &done, unused);
+  if (done) g->nbackground = 0;
+  return done;
 }
 
 /* ---- a job, on any rank -----------------------------------------------------------------------------------

@@ -52,6 +52,8 @@ sq_status sq_model_create_mixers(const sq_config *c, const sq_mixer_ops *ops, sq
 
   m->mixer = sq_calloc((size_t)m->nlayer, sizeof *m->mixer, "the model's layers");
   SQ_TRY(m->mixer == NULL ? SQ_ERR_MEMORY : SQ_OK);
+  m->start = sq_calloc((size_t)m->nlayer + 1, sizeof *m->start, "the model's layers");
+  SQ_TRY(m->start == NULL ? SQ_ERR_MEMORY : SQ_OK);
   for (int i = 0; i < m->nlayer; ++i) {
     const sq_mixer_dims dims = {
         .D = m->width, .seq_len = m->dims.seq_len, .max_rows = m->dims.max_rows, .site = 16 * (i + 1)};
@@ -59,6 +61,11 @@ sq_status sq_model_create_mixers(const sq_config *c, const sq_mixer_ops *ops, sq
   }
 done:
   return st;
+}
+
+void sq_model_begin_layer(sq_model *m, int layer)
+{
+  m->start[layer] = m->params.total;
 }
 
 sq_status sq_model_add_mixer(sq_model *m, int layer, const char *prefix)
@@ -80,6 +87,7 @@ void sq_model_release(sq_model *m)
   for (int i = 0; m->mixer != NULL && i < m->nlayer; ++i)
     if (m->mixer[i] != NULL) sq_mixer_get(m->mixer[i])->destroy(m->mixer[i]);
   free(m->mixer);
+  free(m->start);
   free(m->rule);
   sq_param_clear(&m->params);
 }

@@ -133,7 +133,11 @@ static sq_status mamba_create(const sq_config *c, sq_model_dims d, sq_model **ou
   SQ_TRY(m->block == NULL ? SQ_ERR_MEMORY : SQ_OK);
   SQ_TRY(sq_model_create_mixers(c, ops, &m->base));
   SQ_TRY(add_encoder(m));
-  for (int i = 0; i < m->base.nlayer; ++i) SQ_TRY(add_block(m, i));
+  for (int i = 0; i < m->base.nlayer; ++i) {
+    sq_model_begin_layer(&m->base, i);
+    SQ_TRY(add_block(m, i));
+  }
+  sq_model_begin_layer(&m->base, m->base.nlayer);
   SQ_TRY(d.dual
              ? sq_match_add(&m->base, &m->match, m->base.width)
              : sq_model_add_linear(&m->base, &m->decoder, "decoder", m->base.width, m->base.output_dim, 1));

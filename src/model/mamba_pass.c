@@ -201,7 +201,9 @@ static void block_backward(pass *s, int i)
     swap_gradients(w);
   }
   branch_backward(s, i);
+  sq_pass_progress(s->p, -1);
   sq_labelled_mix_back(mixer, s->theta, behind(s), l->u, l->tape, w->t, w->r, s->dtheta, w->last, w->scratch);
+  sq_pass_progress(s->p, -1);
   if (s->few) {
     if (m->prenorm)
       block_norm_back(s, i, s->R, l->x, w->r, w->t, 0);
@@ -298,7 +300,11 @@ void sq_mamba_run(const sq_model *model, const sq_real *theta, const sq_batch *s
 
   head_run(&s, scale, tally);
   if (dtheta == NULL) return;
-  for (int i = model->nlayer - 1; i >= 0; --i) block_backward(&s, i);
+  sq_pass_progress(p, model->nlayer);
+  for (int i = model->nlayer - 1; i >= 0; --i) {
+    block_backward(&s, i);
+    sq_pass_progress(p, i);
+  }
   encoder_backward(&s);
 }
 

@@ -172,6 +172,11 @@ sq_range sq_model_derived_range(const sq_model *m, int layer)
   return (sq_range){place_of(mixer), sq_mixer_get(mixer)->derived_count(mixer)};
 }
 
+size_t sq_model_layer_start(const sq_model *m, int layer)
+{
+  return m->start[layer];
+}
+
 /* A mixer's tensors follow each other. */
 sq_range sq_model_mixer_range(const sq_model *m, int layer)
 {

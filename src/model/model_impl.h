@@ -37,6 +37,7 @@ struct sq_model { /* first member of every backbone's struct */
   int log_probabilities; /* what logits() gives; set by create */
   size_t work_bytes;     /* of a shard, set by create */
   sq_mixer **mixer;      /* (nlayer) */
+  size_t *start;         /* (nlayer + 1), see sq_model_layer_start() */
   sq_init_rule *rule;    /* (nrule) of params, in their order */
   int nrule;
   int nsync, nsum; /* set by create; 0: sequences do not see each other */
@@ -59,8 +60,10 @@ sq_status sq_model_add_tensor(sq_model *m, size_t *place, const char *prefix, co
 sq_status sq_model_add_linear(sq_model *m, sq_linear_place *l, const char *prefix, int in, int out, int bias);
 /* LayerNorm of the model's width: weight 1, bias 0. */
 sq_status sq_model_add_norm(sq_model *m, size_t *weight, size_t *bias, const char *prefix);
-/* One mixer a layer; m->width, nlayer and dims are set. */
+/* One mixer a layer, and m->start; m->width, nlayer and dims are set. */
 sq_status sq_model_create_mixers(const sq_config *c, const sq_mixer_ops *ops, sq_model *m);
+/* Before the tensors of a layer are added, and before those of the head (nlayer). */
+void sq_model_begin_layer(sq_model *m, int layer);
 /* Tensors of layer's mixer, "<prefix>.<...>". */
 sq_status sq_model_add_mixer(sq_model *m, int layer, const char *prefix);
 /* Most rows that the head works on at a time. */

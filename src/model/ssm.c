@@ -127,10 +127,12 @@ static sq_status add_params(ssm *m, int input_dim)
 
   SQ_TRY(add_dense(m, &m->encoder, "encoder.encoder", input_dim, m->base.width));
   for (int i = 0; i < m->base.nlayer; ++i) {
+    sq_model_begin_layer(&m->base, i);
     if (m->prenorm) SQ_TRY(add_norm(m, i));
     SQ_TRY(add_body(m, i));
     if (!m->prenorm) SQ_TRY(add_norm(m, i));
   }
+  sq_model_begin_layer(&m->base, m->base.nlayer);
   SQ_TRY(m->base.dims.dual ? sq_match_add(&m->base, &m->match, m->base.width)
                            : add_dense(m, &m->decoder, "decoder", m->base.width, m->base.output_dim));
 done:

@@ -189,8 +189,10 @@ static void body_backward(pass *s, int i)
 
   copy(s, rows_behind(s, i), s->w.g, s->w.t);
   gate_backward(s, i);
+  sq_pass_progress(s->p, -1);
   sq_labelled_mix_back(s->m->base.mixer[i], s->theta, few(s, i) ? &s->last : s->p, l->u, l->tape, s->w.t,
                        s->w.d, s->dtheta, s->w.last, s->w.scratch);
+  sq_pass_progress(s->p, -1);
 }
 
 /* ---- norms -----------------------------------------------------------------------------------------------
@@ -394,6 +396,7 @@ static void run_alone(pass *s, double scale, sq_tally *tally)
   forward(s, 0);
   head_run(s, scale, tally);
   if (s->dtheta == NULL) return;
+  sq_pass_progress(s->p, s->m->base.nlayer);
   for (int i = s->m->base.nlayer - 1; i >= 0; --i) {
     second_part_back(s, i);
     if (s->m->batch_norm) {
@@ -403,6 +406,7 @@ static void run_alone(pass *s, double scale, sq_tally *tally)
       layer_norm_back(s, i);
     }
     first_part_back(s, i);
+    sq_pass_progress(s->p, i);
   }
   encoder_backward(s);
 }

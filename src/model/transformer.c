@@ -248,7 +248,11 @@ static sq_status transformer_create(const sq_config *c, sq_model_dims d, sq_mode
   SQ_TRY(m->block == NULL ? SQ_ERR_MEMORY : SQ_OK);
   SQ_TRY(sq_model_create_mixers(c, ops, &m->base));
   SQ_TRY(add_encoder(m));
-  for (int i = 0; i < m->base.nlayer; ++i) SQ_TRY(add_block(m, i));
+  for (int i = 0; i < m->base.nlayer; ++i) {
+    sq_model_begin_layer(&m->base, i);
+    SQ_TRY(add_block(m, i));
+  }
+  sq_model_begin_layer(&m->base, m->base.nlayer);
   SQ_TRY(sq_model_add_norm(&m->base, &m->norm_weight, &m->norm_bias, "norm"));
   SQ_TRY(add_head(m));
   sq_transformer_take(m, &count, &w);

@@ -288,6 +288,7 @@ static void block_backward(pass *s, int i)
     channel_backward(s, i);
     block_norm_back(s, i, s->n, w->r, w->mean, w->rstd, w->t, w->g, 1);
   }
+  sq_pass_progress(s->p, -1);
   da = w->g;
   if (s->p->train && m->dropout > 0) {
     memcpy(w->t, w->g, elements(s) * sizeof *w->t);
@@ -295,6 +296,7 @@ static void block_backward(pass *s, int i)
     da = w->t;
   }
   sq_labelled_mix_back(mixer, s->theta, behind(s), l->u, l->tape, da, w->m, s->dtheta, w->last, w->scratch);
+  sq_pass_progress(s->p, -1);
   if (s->few) {
     if (m->gated) linear_back(s, &m->block[i].gate, s->n, w->xw, w->dz, w->g, 1);
     block_norm_back(s, i, s->R, l->x, l->mean, l->rstd, w->m, w->t, 0);
@@ -430,7 +432,11 @@ void sq_transformer_run(const sq_model *model, const sq_real *theta, const sq_ba
 
   head_run(&s, scale, tally);
   if (dtheta == NULL) return;
-  for (int i = model->nlayer - 1; i >= 0; --i) block_backward(&s, i);
+  sq_pass_progress(p, model->nlayer);
+  for (int i = model->nlayer - 1; i >= 0; --i) {
+    block_backward(&s, i);
+    sq_pass_progress(p, i);
+  }
   encoder_backward(&s);
 }
 

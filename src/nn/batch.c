@@ -34,8 +34,11 @@ long sq_batch_labels(const sq_batch *b)
 
 double sq_batch_scale(const sq_batch *b)
 {
-  const long nlabel = sq_batch_labels(b);
+  return sq_batch_scale_of(b, sq_batch_labels(b));
+}
 
+double sq_batch_scale_of(const sq_batch *b, long nlabel)
+{
   if (nlabel == 0) return 0;
   return 1 / (double)(b->loss_over_rows && b->label_per_row ? b->rows.nrow : nlabel);
 }

@@ -35,7 +35,7 @@ static int differs(const char *key, const cJSON *was, const cJSON *is, differenc
 
 int sq_store_key_is_free(const char *key)
 {
-  static const char *const name[] = {"run.threads", "run.team", "run.checkpoint_minutes"};
+  static const char *const name[] = {"run.threads", "run.team", "run.overlap", "run.checkpoint_minutes"};
   const size_t n = strlen(key);
   for (size_t i = 0; i < sizeof name / sizeof name[0]; ++i) {
     const size_t k = strlen(name[i]);

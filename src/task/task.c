@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "sq/base.h"
+#include "sq/parallel.h"
 #include "task_impl.h"
 
 #define SQ_TASK(name) extern const sq_task_ops sq_task_##name;
@@ -365,6 +366,8 @@ typedef struct {
   int32_t *token, *label;
   sq_real *value;
   size_t dim; /* numbers a step; 0: tokens */
+  const size_t *index;
+  int each, first; /* sequences of an example; first example to make */
 } filling;
 
 static void fill_padding(const filling *f, int first, int last, int label_per_row)
@@ -376,17 +379,15 @@ static void fill_padding(const filling *f, int first, int last, int label_per_ro
   }
 }
 
-/* Example i from row off[q] on, its sequences padded to `steps` (0: not). */
-static void fill_example(const filling *f, size_t i, int b, int q, int each, int steps)
+/* Example number `block` of those to make, at its place in the batch. */
+static void fill_example(void *ctx, int block)
 {
+  const filling *f = ctx;
   const sq_task_info *info = f->t->ops->info(f->t);
-  const int r = f->off[q];
+  const int b = f->first + block, each = f->each, q = b * each, r = f->off[q];
+  const size_t i = f->index[b];
   f->t->ops->example(f->t, f->split, i, f->token + r, info->label_per_row ? f->label + r : f->label + b);
   if (f->value != NULL) f->t->ops->values(f->t, f->split, i, f->value + (size_t)r * f->dim);
-  for (int k = 0; k < each; ++k) {
-    f->len[q + k] = part_length(f->t, f->split, i, k);
-    f->off[q + k + 1] = f->off[q + k] + (steps > 0 ? steps : f->len[q + k]);
-  }
   if (each == 2)
     memmove(f->token + f->off[q + 1], f->token + r + f->len[q], (size_t)f->len[q + 1] * sizeof *f->token);
   for (int k = 0; k < each; ++k)
@@ -395,6 +396,12 @@ static void fill_example(const filling *f, size_t i, int b, int q, int each, int
 
 void sq_task_batch(const sq_task *t, sq_split split, int n, const size_t *index, sq_padding pad, void *store,
                    sq_batch *out)
+{
+  sq_task_batch_part(t, split, n, index, pad, 0, n, store, out);
+}
+
+void sq_task_batch_part(const sq_task *t, sq_split split, int n, const size_t *index, sq_padding pad,
+                        int first, int end, void *store, sq_batch *out)
 {
   const sq_task_info *info = t->ops->info(t);
   const layout l = layout_of(info, n);
@@ -406,17 +413,21 @@ void sq_task_batch(const sq_task *t, sq_split split, int n, const size_t *index,
                .len = (int *)store + l.len,
                .token = (int32_t *)store + l.token,
                .label = (int32_t *)store + l.label,
+               .index = index,
+               .each = each,
+               .first = first,
                .dim = info->vocab_size == 0 ? (size_t)info->input_dim : 0};
 
   if (f.dim > 0) f.value = (sq_real *)((int32_t *)store + l.value);
   SQ_ASSERT(n >= 1 && (f.value == NULL || (t->ops->values != NULL && each == 1)));
   for (int q = 0; q < nseq; ++q) {
-    const int steps = part_length(t, split, index[q / each], q % each);
-    longest = pad == SQ_PAD_LONGEST && steps > longest ? steps : longest;
+    f.len[q] = part_length(t, split, index[q / each], q % each);
+    longest = pad == SQ_PAD_LONGEST && f.len[q] > longest ? f.len[q] : longest;
     id[q] = q;
   }
   f.off[0] = 0;
-  for (int b = 0; b < n; ++b) fill_example(&f, index[b], b, b * each, each, longest);
+  for (int q = 0; q < nseq; ++q) f.off[q + 1] = f.off[q] + (longest > 0 ? longest : f.len[q]);
+  sq_parallel_blocks(end - first, fill_example, &f);
   *out = (sq_batch){.rows = {.nseq = nseq,
                              .nrow = f.off[nseq],
                              .off = f.off,

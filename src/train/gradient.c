@@ -6,12 +6,18 @@
  * of the tree, then those of the members.  Where there are more threads than groups they help inside a shard.
  *
  * Where statistics couple the shards, all of a member's are under way at once, and each segment is a walk of its own
- * over the ranges of the vector that it writes; the members add their vectors once, at the end.
+ * over the ranges of the vector that it writes.
+ *
+ * The vector is complete stretch by stretch (parts.c), from its end to its start.  When the last shard of every group
+ * has left the layers of a stretch, the groups join their sums of it, a strip at a time by whoever comes by, and
+ * the members add theirs in the background while the pass goes on.  Only the thread that leads the first group talks
+ * to the other members.
  *
  * A long vector ends up in parts, one a member; the members update their parts of theta and give each other the
  * results.  Moments then exist once in a team.  A short vector is summed whole and every member updates all of theta:
  * fewer messages, and less work than waiting for them. */
 #include <math.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -37,6 +43,10 @@ typedef struct { /* room for a shard that is under way */
   double *sum; /* (sq_model_nsum) */
 } area;
 
+typedef struct {                    /* how far a stretch is */
+  atomic_int arrived, next, joined; /* groups that have done with it; its strips: begun, done */
+} joining;
+
 struct sq_worker {
   const sq_model *model; /* borrowed */
   sq_crew crew;
@@ -50,8 +60,11 @@ struct sq_worker {
   int nblock;
   sq_optim_block *block; /* (nblock) */
   double *squares;       /* (nblock) */
-  size_t *bound;         /* (team + 1, 3): the parts of the gradient, of theta, of the blocks */
-  void *piece;           /* of an exchange */
+  double *of_mine;       /* (nblock) the same in the order of parts.mine */
+  sq_parts parts;
+  joining *joining;  /* (stretches) */
+  void *piece;       /* of an exchange */
+  sq_real *incoming; /* (parts.room) */
   /* The call in progress. */
   const sq_real *theta;
   const sq_batch *batch;
@@ -59,7 +72,9 @@ struct sq_worker {
   sq_real *grad;
   double scale;
   int segment, nshard, first, nmine, level,
-      depth; /* first, nmine: this member's shards; 2^depth of a group */
+      depth;                     /* first, nmine: this member's shards; 2^depth of a group */
+  int stretch, range, under_way; /* whose turn it is to be added up over the team; the scatter has begun */
+  sq_team_scatter scatter;
   sq_optim_step step;
   const sq_real *g;
   sq_real *m, *v, *update;
@@ -133,9 +148,12 @@ static void worker_take(sq_arena *a, const sq_model *m, int nshard, const sq_cre
   w->nblock = sq_optim_nblock(sq_model_params(m));
   w->block = SQ_TAKE(a, (size_t)w->nblock, sq_optim_block);
   w->squares = SQ_TAKE(a, (size_t)w->nblock, double);
+  w->of_mine = SQ_TAKE(a, (size_t)w->nblock, double);
+  sq_parts_take(a, m, team, w->nblock, &w->parts);
+  w->joining = SQ_TAKE(a, (size_t)w->parts.nstretch, joining);
   if (team == 1) return;
-  w->bound = SQ_TAKE(a, 3 * ((size_t)team + 1), size_t);
   w->piece = SQ_TAKE(a, SQ_PIECE, double);
+  w->incoming = SQ_TAKE(a, w->parts.room, sq_real);
 }
 
 static const sq_crew alone = {.threads = 1};
@@ -151,35 +169,6 @@ size_t sq_worker_bytes(const sq_model *m, int nshard, const sq_crew *crew)
 static int in_parts(const sq_worker *w)
 {
   return team_size(&w->crew) > 1 && sq_model_ngradient(w->model) >= PARTS_FROM;
-}
-
-static const size_t *gradient_bound(const sq_worker *w)
-{
-  return w->bound;
-}
-static const size_t *theta_bound(const sq_worker *w)
-{
-  return w->bound + team_size(&w->crew) + 1;
-}
-static const size_t *block_bound(const sq_worker *w)
-{
-  return w->bound + 2 * (team_size(&w->crew) + 1);
-}
-
-/* Parts of theta are whole blocks of the optimiser; so are those of the gradient, unless there are derived
- * quantities: then it is gathered anyway, and even parts are quicker. */
-static void set_bounds(sq_worker *w)
-{
-  const size_t team = (size_t)team_size(&w->crew), total = sq_model_params(w->model)->total,
-               n = sq_model_ngradient(w->model), nblock = (size_t)w->nblock;
-  size_t *gradient = w->bound, *theta = gradient + team + 1, *block = theta + team + 1;
-  for (size_t i = 0; i <= team; ++i) {
-    block[i] = i * nblock / team;
-    theta[i] = block[i] < nblock ? w->block[block[i]].first : total;
-    gradient[i] = n > total ? i * (n / 16) / team * 16 : theta[i];
-  }
-  theta[0] = gradient[0] = 0;
-  gradient[team] = n;
 }
 
 static void gradient_leaf(void *user, int s, sq_real *out);
@@ -200,7 +189,7 @@ sq_status sq_worker_create(const sq_model *m, int nshard, const sq_crew *crew, s
     w->group[g].tree.user = &w->group[g];
   }
   sq_optim_blocks(sq_model_params(m), w->block);
-  if (team_size(crew) > 1) set_bounds(w);
+  sq_parts_set(m, team_size(crew), w->nblock, w->block, !in_parts(w), &w->parts);
 done:
   if (st != SQ_OK) sq_worker_destroy(out);
   return st;
@@ -221,11 +210,39 @@ void *sq_worker_work(sq_worker *w)
 
 /* ---- shards ------------------------------------------------------------------------------------------ */
 
-/* Segment w->segment of shard s, in room r; gradient: NULL in forward segments. */
-static void run_segment(sq_worker *w, int s, area *r, sq_real *gradient)
+static int group_first(const sq_worker *w, int g)
+{
+  return w->first + (g << w->depth);
+}
+
+/* The shard behind the group's last. */
+static int group_end(const sq_worker *w, int g)
+{
+  return sq_min(group_first(w, g + 1), w->first + w->nmine);
+}
+
+/* Groups that have a shard. */
+static int ngroup(const sq_worker *w)
+{
+  return (w->nmine + (1 << w->depth) - 1) >> w->depth;
+}
+
+static int overlaps(const sq_worker *w)
+{
+  return in_parts(w) && w->crew.team->overlap;
+}
+
+static void progress(void *user, int layer);
+
+/* Segment w->segment of shard s of group g, in room r; gradient: NULL in forward segments. */
+static void run_segment(sq_worker *w, int g, int s, area *r, sq_real *gradient)
 {
   const sq_batch shard = sq_batch_shard(w->batch, s, r->off);
   sq_pass pass = w->pass;
+  if (gradient != NULL && overlaps(w) && (w->coupled ? g == 0 : s + 1 == group_end(w, g))) {
+    pass.progress = progress;
+    pass.progress_user = &w->group[g];
+  }
   pass.rows = &shard.rows;
   pass.dderived = gradient != NULL ? gradient + sq_model_params(w->model)->total : NULL;
   sq_model_segment(w->model, w->theta, &shard, &pass, w->scale, w->segment, r->sum, r->work, gradient,
@@ -239,26 +256,49 @@ static area *area_of(sq_worker *w, int g, int s)
 
 static void gradient_leaf(void *user, int s, sq_real *out)
 {
-  group *g = user;
-  run_segment(g->w, s, area_of(g->w, (int)(g - g->w->group), s), out);
-}
-
-static int group_first(const sq_worker *w, int g)
-{
-  return w->first + (g << w->depth);
-}
-
-/* Groups that have a shard. */
-static int ngroup(const sq_worker *w)
-{
-  return (w->nmine + (1 << w->depth) - 1) >> w->depth;
+  sq_worker *w = ((group *)user)->w;
+  const int g = (int)((group *)user - w->group);
+  run_segment(w, g, s, area_of(w, g, s), out);
 }
 
 static void forward_group(void *ctx, int g)
 {
   sq_worker *w = ctx;
-  const int end = sq_min(group_first(w, g + 1), w->first + w->nmine);
-  for (int s = group_first(w, g); s < end; ++s) run_segment(w, s, area_of(w, g, s), NULL);
+  for (int s = group_first(w, g); s < group_end(w, g); ++s) run_segment(w, g, s, area_of(w, g, s), NULL);
+}
+
+/* A group's sum. */
+static sq_real *group_out(const sq_worker *w, int g)
+{
+  return g == 0 ? w->grad : w->group[g].out;
+}
+
+/* The range of stretch s in the vector: k = 0 of theta, 1 of derived quantities. */
+static const size_t *range_of(const sq_worker *w, int s, int k)
+{
+  return w->parts.stretch[s].range[k];
+}
+
+/* Stretches that end before the pass does, in a group whose last shard has left their layers. */
+static void complete_early(group *p, int s)
+{
+  sq_worker *w = p->w;
+  const int g = (int)(p - w->group);
+  for (int k = 0; k < 2; ++k) {
+    const size_t *r = range_of(w, s, k);
+    if (r[1] > 0) sq_tree_add_early(&p->tree, group_first(w, g), w->depth, r[0], r[1], group_out(w, g));
+    p->tree.range[k][1] -= r[1]; /* it is the end of what is left */
+  }
+  atomic_fetch_add(&w->joining[s].arrived, 1);
+}
+
+/* The whole vector as two ranges, from which stretches are taken. */
+static void whole_ranges(const sq_worker *w, size_t range[2][2])
+{
+  const size_t total = sq_model_params(w->model)->total;
+  range[0][0] = 0;
+  range[0][1] = range[1][0] = total;
+  range[1][1] = sq_model_nderived(w->model);
 }
 
 static void backward_group(void *ctx, int g)
@@ -266,8 +306,12 @@ static void backward_group(void *ctx, int g)
   sq_worker *w = ctx;
   group *p = &w->group[g];
   p->tree.nshard = w->nshard;
-  p->tree.nrange = sq_model_segment_ranges(w->model, w->segment, p->tree.range);
-  sq_tree_add_node(&p->tree, group_first(w, g), w->depth, g == 0 ? w->grad : p->out);
+  p->tree.nrange = 2;
+  if (w->coupled)
+    p->tree.nrange = sq_model_segment_ranges(w->model, w->segment, p->tree.range);
+  else
+    whole_ranges(w, p->tree.range);
+  sq_tree_add_node(&p->tree, group_first(w, g), w->depth, group_out(w, g));
 }
 
 /* ---- work on whole vectors --------------------------------------------------------------------------- */
@@ -312,48 +356,121 @@ static void zero_strip(void *ctx, int i)
   memset(w->grad + (size_t)i * STRIP, 0, strip_count(sq_model_ngradient(w->model), i) * sizeof *w->grad);
 }
 
-/* The groups' sums of one strip of a range, in the order of the tree. */
-static void join_strip(sq_worker *w, size_t first, size_t n)
+/* ---- stretches: the groups' sums joined, then the members' ------------------------------------------- */
+
+static int nstrip_of(const sq_worker *w, int s)
 {
-  const int count = ngroup(w);
-  for (int stride = 1; stride < count; stride *= 2) {
+  return nstrip(range_of(w, s, 0)[1]) + nstrip(range_of(w, s, 1)[1]);
+}
+
+/* The groups' sums of strip i of stretch s, in the order of the tree. */
+static void join_strip(sq_worker *w, int s, int i)
+{
+  const int n = nstrip(range_of(w, s, 0)[1]), k = i < n ? 0 : 1, at = k == 0 ? i : i - n, count = ngroup(w);
+  const size_t first = range_of(w, s, k)[0] + (size_t)at * STRIP,
+               size = strip_count(range_of(w, s, k)[1], at);
+  for (int stride = 1; stride < count; stride *= 2)
     for (int g = 0; g + stride < count; g += 2 * stride)
-      sq_tree_join(n, (g == 0 ? w->grad : w->group[g].out) + first, w->group[g + stride].out + first);
-  }
+      sq_tree_join(size, group_out(w, g) + first, group_out(w, g + stride) + first);
 }
 
-static void join_block(void *ctx, int i)
+/* Strips of stretches that all groups have done with, until none is left to begin. */
+static void join_strips(sq_worker *w)
 {
-  sq_worker *w = ctx;
-  size_t range[2][2];
-  const int nrange = sq_model_segment_ranges(w->model, w->segment, range);
-  for (int r = 0; r < nrange; ++r) {
-    const int n = nstrip(range[r][1]);
-    if (i < n) {
-      join_strip(w, range[r][0] + (size_t)i * STRIP, strip_count(range[r][1], i));
-      return;
+  for (int s = 0; s < w->parts.nstretch; ++s) {
+    joining *j = &w->joining[s];
+    if (atomic_load(&j->arrived) < ngroup(w)) return;
+    while (atomic_load(&j->next) < nstrip_of(w, s)) {
+      const int i = atomic_fetch_add(&j->next, 1);
+      if (i >= nstrip_of(w, s)) break;
+      join_strip(w, s, i);
+      atomic_fetch_add(&j->joined, 1);
     }
-    i -= n;
   }
 }
 
-static void backward(sq_worker *w)
+static void join_by_thread(void *ctx, int i)
 {
-  size_t range[2][2];
-  int n = 0;
-  sq_parallel_groups(w->crew.threads, ngroup(w), backward_group, w);
-  if (ngroup(w) < 2) return;
-  const int nrange = sq_model_segment_ranges(w->model, w->segment, range);
-  for (int r = 0; r < nrange; ++r) n += nstrip(range[r][1]);
-  by_all_threads(w, n, join_block);
+  (void)i;
+  join_strips(ctx);
 }
 
-/* ---- the team ---------------------------------------------------------------------------------------- */
+static int is_joined(const sq_worker *w, int s)
+{
+  const joining *j = &w->joining[s];
+  return ngroup(w) == 0 ||
+         (atomic_load(&j->arrived) == ngroup(w) && atomic_load(&j->joined) == nstrip_of(w, s));
+}
 
 static sq_team_tree tree_of(const sq_worker *w)
 {
   return (sq_team_tree){.team = w->crew.team, .nshard = w->nshard, .level = w->level, .piece = w->piece};
 }
+
+/* Adds up stretches over the team as far as that goes without waiting, or all of them. */
+static void add_stretches(sq_worker *w, int wait)
+{
+  const sq_team_tree tree = tree_of(w);
+  while (w->stretch < w->parts.nstretch) {
+    if (!w->under_way) {
+      if (!is_joined(w, w->stretch)) return;
+      sq_team_scatter_begin(&w->scatter, &tree, w->parts.stretch[w->stretch].bound[w->range], w->grad,
+                            w->incoming);
+      w->under_way = 1;
+    }
+    if (!sq_team_scatter_go_on(&w->scatter, wait)) return;
+    w->under_way = 0;
+    w->stretch += w->range;
+    w->range = !w->range;
+  }
+}
+
+/* From within the pass of a group's shard. */
+static void progress(void *user, int layer)
+{
+  group *p = user;
+  sq_worker *w = p->w;
+  for (int s = 0; !w->coupled && layer >= 0 && s < w->parts.nstretch; ++s)
+    if (w->parts.stretch[s].layer == layer) complete_early(p, s);
+  if (!w->coupled) join_strips(w);
+  if (p == w->group) add_stretches(w, 0);
+}
+
+/* No segment after this one writes stretch s. */
+static int is_final(const sq_worker *w, int s, int nsync)
+{
+  for (int k = w->segment + 1; k <= 2 * nsync; ++k) {
+    size_t range[2][2];
+    const int n = sq_model_segment_ranges(w->model, k, range);
+    for (int i = 0; i < n; ++i)
+      for (int j = 0; j < 2; ++j) {
+        const size_t *r = range_of(w, s, j);
+        if (range[i][0] < r[0] + r[1] && r[0] < range[i][0] + range[i][1]) return 0;
+      }
+  }
+  return 1;
+}
+
+static void backward(sq_worker *w, int nsync)
+{
+  sq_parallel_groups(w->crew.threads, ngroup(w), backward_group, w);
+  for (int s = 0; s < w->parts.nstretch && is_final(w, s, nsync); ++s)
+    atomic_store(&w->joining[s].arrived, ngroup(w));
+  if (ngroup(w) > 1) by_all_threads(w, w->crew.threads, join_by_thread);
+  if (overlaps(w)) add_stretches(w, 0);
+}
+
+static void begin_stretches(sq_worker *w)
+{
+  w->stretch = w->range = w->under_way = 0;
+  for (int s = 0; s < w->parts.nstretch; ++s) {
+    atomic_store(&w->joining[s].arrived, 0);
+    atomic_store(&w->joining[s].next, ngroup(w) > 1 ? 0 : nstrip_of(w, s)); /* one group: nothing to join */
+    atomic_store(&w->joining[s].joined, ngroup(w) > 1 ? 0 : nstrip_of(w, s));
+  }
+}
+
+/* ---- the team ---------------------------------------------------------------------------------------- */
 
 /* Sums of this member's shards in the order of the tree, then of the members', handed to all shards. */
 static void share_sums(sq_worker *w)
@@ -394,9 +511,10 @@ static void sum_gradient(sq_worker *w)
     sq_team_sum(&tree, sq_model_ngradient(w->model), w->grad);
     return;
   }
-  sq_team_scatter(&tree, gradient_bound(w), w->grad);
-  if (sq_model_nderived(w->model) > 0)
-    sq_team_gather(w->crew.team, gradient_bound(w), sizeof *w->grad, w->grad);
+  add_stretches(w, 1);
+  for (int s = 0; sq_model_nderived(w->model) > 0 && s < w->parts.nstretch; ++s)
+    for (int k = 0; k < 2; ++k)
+      sq_team_gather(w->crew.team, w->parts.stretch[s].bound[k], sizeof *w->grad, w->grad);
 }
 
 /* ---- derived quantities: layers are independent ------------------------------------------------------ */
@@ -459,14 +577,10 @@ static void derive_back(sq_worker *w)
 
 /* ---- a batch ----------------------------------------------------------------------------------------- */
 
-static void begin(sq_worker *w, const sq_real *theta, const sq_batch *b, const sq_pass *p)
+/* This member's shards of a batch of B examples. */
+static void take_shards(sq_worker *w, int B)
 {
-  w->theta = theta;
-  w->batch = b;
-  w->pass = *p;
-  w->pass.derived = w->derived;
-  w->scale = sq_batch_scale(b);
-  w->nshard = sq_shard_count(sq_batch_examples(b));
+  w->nshard = sq_shard_count(B);
   const int levels = sq_tree_levels(w->nshard);
   w->level = levels > w->team_bits ? levels - w->team_bits : 0;
   w->depth = w->level - sq_min(w->group_bits, w->level);
@@ -474,6 +588,58 @@ static void begin(sq_worker *w, const sq_real *theta, const sq_batch *b, const s
   const int left = w->nshard - w->first;
   w->nmine = left < 0 ? 0 : sq_min(left, 1 << w->level);
   SQ_ASSERT((w->coupled ? w->nmine : ngroup(w)) <= w->narea);
+}
+
+typedef struct {
+  const sq_task *task;
+  sq_split split;
+  int n, first, end; /* examples of the batch; those to make */
+  const size_t *index;
+  sq_padding pad;
+  void *store;
+  sq_batch *out;
+} making;
+
+static void make_part(void *ctx, int g)
+{
+  const making *b = ctx;
+  (void)g;
+  sq_task_batch_part(b->task, b->split, b->n, b->index, b->pad, b->first, b->end, b->store, b->out);
+}
+
+void sq_worker_batch(sq_worker *w, const sq_task *t, sq_split split, int nseq, const size_t *index,
+                     sq_padding pad, void *store, sq_batch *out)
+{
+  making b = {.task = t, .split = split, .n = nseq, .index = index, .pad = pad, .store = store, .out = out};
+  take_shards(w, nseq);
+  if (w->nmine > 0) {
+    b.first = sq_shard_first(nseq, w->first);
+    b.end = sq_shard_first(nseq, w->first + w->nmine);
+  }
+  sq_parallel_groups(b.end - b.first > 1 ? w->crew.threads : 1, 1, make_part, &b);
+}
+
+/* Labels of the whole batch, of which a member has its shards. */
+static long count_labels(sq_worker *w)
+{
+  const sq_team_tree tree = tree_of(w);
+  double n = 0;
+  for (int s = w->first; s < w->first + w->nmine; ++s) {
+    const sq_batch shard = sq_batch_shard(w->batch, s, w->area[0].off);
+    n += (double)sq_batch_labels(&shard); /* exact */
+  }
+  sq_team_sum_double(&tree, 1, &n);
+  return (long)n;
+}
+
+static void begin(sq_worker *w, const sq_real *theta, const sq_batch *b, const sq_pass *p)
+{
+  w->theta = theta;
+  w->batch = b;
+  w->pass = *p;
+  w->pass.derived = w->derived;
+  take_shards(w, sq_batch_examples(b));
+  w->scale = 0;
   for (int s = 0; s < w->nshard; ++s) w->tally[s] = (sq_tally){0};
   derive(w);
 }
@@ -484,7 +650,9 @@ void sq_batch_gradient(sq_worker *w, const sq_real *theta, const sq_batch *b, co
   const int nsync = p->train ? sq_model_nsync(w->model) : 0;
 
   begin(w, theta, b, p);
+  w->scale = sq_batch_scale_of(b, count_labels(w));
   w->grad = grad;
+  begin_stretches(w);
   by_all_threads(w, nstrip(sq_model_ngradient(w->model)), zero_strip);
   for (w->segment = 0; w->segment < nsync; ++w->segment) {
     sq_parallel_groups(w->crew.threads, ngroup(w), forward_group, w);
@@ -493,7 +661,7 @@ void sq_batch_gradient(sq_worker *w, const sq_real *theta, const sq_batch *b, co
     if (team_rank(&w->crew) == 0) sq_model_statistics(w->model, w->segment, w->total, grad);
   }
   for (; w->segment <= 2 * nsync; ++w->segment) {
-    backward(w);
+    backward(w, nsync);
     if (w->segment < 2 * nsync) share_sums(w);
   }
   sum_gradient(w);
@@ -516,19 +684,19 @@ void sq_batch_evaluate(sq_worker *w, const sq_real *theta, const sq_batch *b, sq
 static void squares_block(void *ctx, int i)
 {
   sq_worker *w = ctx;
-  const sq_optim_block *b = &w->block[i];
-  w->squares[i] = sq_optim_squares(sq_model_params(w->model), b, w->g);
+  const sq_optim_block *b = &w->block[w->parts.mine[i]];
+  w->of_mine[i] = sq_optim_squares(sq_model_params(w->model), b, w->g);
 }
 
 static void update_block(void *ctx, int i)
 {
   sq_worker *w = ctx;
-  sq_optim_update(&w->step, &w->block[i], w->g, w->m, w->v, w->update);
+  sq_optim_update(&w->step, &w->block[w->parts.mine[i]], w->g, w->m, w->v, w->update);
 }
 
 typedef struct {
   sq_worker *w;
-  int first, end, per; /* blocks; of one call */
+  int first, end, per; /* in parts.mine; of one call */
   sq_block_fn run;
 } block_strips;
 
@@ -546,15 +714,13 @@ static void run_block_strips(void *ctx, int g)
   sq_parallel_blocks((s->end - s->first + s->per - 1) / s->per, run_blocks, ctx);
 }
 
-/* run(w, b) for this member's blocks, several at a time: most tensors are small. */
+/* run(w, i) for this member's blocks parts.mine[i], several at a time: most tensors are small. */
 static void each_block(sq_worker *w, sq_block_fn run)
 {
-  block_strips s = {.w = w, .end = w->nblock, .per = 8, .run = run};
-  if (in_parts(w)) {
-    const int part = sq_team_part(w->crew.team);
-    s.first = (int)block_bound(w)[part];
-    s.end = (int)block_bound(w)[part + 1];
-  }
+  const int part = in_parts(w) ? sq_team_part(w->crew.team) : 0;
+  block_strips s = {.w = w, .per = 8, .run = run};
+  s.first = (int)w->parts.first[part];
+  s.end = (int)w->parts.first[part + 1];
   sq_parallel_groups(s.end - s.first > s.per ? w->crew.threads : 1, 1, run_block_strips, &s);
 }
 
@@ -569,7 +735,8 @@ double sq_worker_step(sq_worker *w, const sq_adamw *o, double lr, double ssm_lr,
   w->v = v;
   w->update = theta;
   each_block(w, squares_block);
-  if (in_parts(w)) sq_team_gather(w->crew.team, block_bound(w), sizeof *w->squares, w->squares);
+  if (in_parts(w)) sq_team_gather(w->crew.team, w->parts.first, sizeof *w->of_mine, w->of_mine);
+  for (int i = 0; i < w->nblock; ++i) w->squares[w->parts.mine[i]] = w->of_mine[i];
   for (int i = 0; i < w->nblock; ++i) squares += w->squares[i];
   const double norm = sqrt(squares);
   if (!isfinite(norm)) return norm;
@@ -581,5 +748,6 @@ double sq_worker_step(sq_worker *w, const sq_adamw *o, double lr, double ssm_lr,
 
 void sq_worker_gather(sq_worker *w, sq_real *x)
 {
-  if (in_parts(w)) sq_team_gather(w->crew.team, theta_bound(w), sizeof *x, x);
+  for (int s = 0; in_parts(w) && s < w->parts.nstretch; ++s)
+    sq_team_gather(w->crew.team, w->parts.stretch[s].bound[0], sizeof *x, x);
 }

@@ -49,6 +49,8 @@ static const sq_key run_keys[] = {
      "OpenMP threads of a rank, which train its cell together"},
     {"run.team", SQ_KEY_STRING, "\"auto\"", 0, 0, "auto|1|2|4|8|16",
      "ranks that train a cell together; auto: more than one where there are more ranks than cells"},
+    {"run.overlap", SQ_KEY_BOOL, "true", 0, 0, NULL,
+     "ranks of a team add up gradients while the backward pass goes on; false: when it has ended"},
 };
 
 static sq_status train_check(const sq_config *c)

@@ -4,8 +4,9 @@
  * neighbours are added first: at stage i member k exchanges with k xor 2^i.  Both compute the sum of the same two
  * numbers, and IEEE addition commutes, so all have the same bits.
  *
- * Long vectors: recursive halving, each partner keeping one half, and a gather the same way back: 2 n numbers sent by
- * each member, whatever their number.  Short ones: the whole vector at each stage, half as many messages. */
+ * Long vectors: recursive halving in the background, each partner keeping one half, and a gather the same way back: 2 n
+ * numbers sent by each member, whatever their number.  Short ones: the whole vector at each stage, half as many
+ * messages. */
 #include <string.h>
 
 #include "sq/simd.h"
@@ -72,33 +73,27 @@ static int has_shard(const sq_team_tree *t, int member, int stage)
   return (member >> stage << stage << t->level) < t->nshard;
 }
 
-static size_t piece_at(size_t n, size_t at)
-{
-  return at >= n ? 0 : n - at < SQ_PIECE ? n - at : SQ_PIECE;
-}
-
-/* Gives out (nout) to the partner of this stage and adds its numbers to sum (nsum), a piece at a time; out may be
-   sum. */
-static void stage(const sq_team_tree *t, int i, const sq_real *out, size_t nout, sq_real *sum, size_t nsum)
+/* Adds the partner's numbers of this stage to x, a piece at a time. */
+static void stage(const sq_team_tree *t, int i, size_t n, sq_real *x)
 {
   const sq_team *team = t->team;
   const int partner = team->rank ^ 1 << i, mine = has_shard(t, team->rank, i),
             theirs = has_shard(t, partner, i);
 
-  for (size_t at = 0; at < nout || at < nsum; at += SQ_PIECE) {
-    const size_t o = mine ? piece_at(nout, at) : 0, n = theirs ? piece_at(nsum, at) : 0;
-    if (o == 0 && n == 0) continue;
-    team->exchange(team->user, partner, out + at, o * sizeof *out, t->piece, n * sizeof *out);
-    if (mine)
-      add(n, t->piece, sum + at);
-    else if (n > 0)
-      memcpy(sum + at, t->piece, n * sizeof *sum);
+  if (!mine && !theirs) return;
+  for (size_t at = 0; at < n; at += SQ_PIECE) {
+    const size_t count = n - at < SQ_PIECE ? n - at : SQ_PIECE, bytes = count * sizeof *x;
+    team->exchange(team->user, partner, x + at, mine ? bytes : 0, t->piece, theirs ? bytes : 0);
+    if (mine && theirs)
+      add(count, t->piece, x + at);
+    else if (theirs)
+      memcpy(x + at, t->piece, bytes);
   }
 }
 
 void sq_team_sum(const sq_team_tree *t, size_t n, sq_real *x)
 {
-  for (int i = 0; 1 << i < size_of(t->team); ++i) stage(t, i, x, n, x, n);
+  for (int i = 0; 1 << i < size_of(t->team); ++i) stage(t, i, n, x);
 }
 
 void sq_team_sum_double(const sq_team_tree *t, size_t n, double *x)
@@ -125,16 +120,49 @@ int sq_team_part(const sq_team *t)
   return part;
 }
 
-void sq_team_scatter(const sq_team_tree *t, const size_t *bound, sq_real *x)
+/* Stage s->stage: the half that this member gives away, and its own that it will add. */
+static void start_stage(sq_team_scatter *s)
 {
-  int first = 0;
-  for (int i = 0, n = size_of(t->team); n > 1; ++i, n /= 2) {
-    const int upper = t->team->rank >> i & 1, half = n / 2;
-    const int keep = first + upper * half, give = first + (1 - upper) * half;
-    stage(t, i, x + bound[give], bound[give + half] - bound[give], x + bound[keep],
-          bound[keep + half] - bound[keep]);
-    first = keep;
+  const sq_team *team = s->tree.team;
+  const int partner = team->rank ^ 1 << s->stage, half = s->nmember / 2, upper = team->rank >> s->stage & 1;
+  const int give = s->first + (1 - upper) * half;
+  const int mine = has_shard(&s->tree, team->rank, s->stage), theirs = has_shard(&s->tree, partner, s->stage);
+
+  s->first += upper * half;
+  s->nmember = half;
+  s->nin = theirs ? s->bound[s->first + half] - s->bound[s->first] : 0;
+  s->adds = mine;
+  team->start(team->user, partner, s->x + s->bound[give],
+              mine ? (s->bound[give + half] - s->bound[give]) * sizeof *s->x : 0, s->in,
+              s->nin * sizeof *s->x);
+}
+
+static void end_stage(sq_team_scatter *s)
+{
+  sq_real *own = s->x + s->bound[s->first];
+  if (s->adds)
+    add(s->nin, s->in, own);
+  else if (s->nin > 0)
+    memcpy(own, s->in, s->nin * sizeof *own);
+  ++s->stage;
+}
+
+void sq_team_scatter_begin(sq_team_scatter *s, const sq_team_tree *t, const size_t *bound, sq_real *x,
+                           sq_real *in)
+{
+  *s = (sq_team_scatter){.tree = *t, .bound = bound, .x = x, .in = in, .nmember = size_of(t->team)};
+  if (s->nmember > 1) start_stage(s);
+}
+
+int sq_team_scatter_go_on(sq_team_scatter *s, int wait)
+{
+  const sq_team *team = s->tree.team;
+  while (1 << s->stage < size_of(team)) {
+    if (!team->finished(team->user, wait)) return 0;
+    end_stage(s);
+    if (s->nmember > 1) start_stage(s);
   }
+  return 1;
 }
 
 void sq_team_gather(const sq_team *t, const size_t *bound, size_t size, void *x)

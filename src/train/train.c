@@ -62,7 +62,7 @@ static sq_batch training_batch(run *r, long step)
   sq_batch b;
   if (epoch != r->epoch) shuffle(r, epoch);
   for (int i = 0; i < n; ++i) r->mem.index[i] = r->mem.order[first + (size_t)i];
-  sq_task_batch(r->task, SQ_TRAIN, n, r->mem.index, r->s.pad, r->mem.batch, &b);
+  sq_worker_batch(r->worker, r->task, SQ_TRAIN, n, r->mem.index, r->s.pad, r->mem.batch, &b);
   b.loss_over_rows = r->s.loss_over_rows;
   return b;
 }
@@ -185,7 +185,7 @@ static void evaluate(run *r, sq_split split, const sq_real *theta, double *loss,
     sq_tally tally;
     if (stopped(r)) return;
     for (int i = 0; i < n; ++i) r->mem.index[i] = first + (size_t)i;
-    sq_task_batch(r->task, split, n, r->mem.index, r->s.pad, r->mem.batch, &b);
+    sq_worker_batch(r->worker, r->task, split, n, r->mem.index, r->s.pad, r->mem.batch, &b);
     sq_batch_evaluate(r->worker, theta, &b, &tally);
     sum.loss_sum += tally.loss_sum;
     sum.nlabel += tally.nlabel;

@@ -18,6 +18,9 @@ typedef struct {
 void sq_tree_add(const sq_tree *t, sq_real *out);
 /* Of shards first .. first + 2^level - 1 only, the node of the tree above them (level buffers). */
 void sq_tree_add_node(const sq_tree *t, int first, int level, sq_real *out);
+/* From within that node's last leaf, which has done with n numbers from `at` on: their sum is complete in out.  The
+   caller takes them out of t->range. */
+void sq_tree_add_early(const sq_tree *t, int first, int level, size_t at, size_t n, sq_real *out);
 /* sum += x, x = 0 */
 void sq_tree_join(size_t n, sq_real *sum, sq_real *x);
 /* The same order over one number a shard; value (nshard) is overwritten, the sum is returned. */
@@ -38,15 +41,48 @@ void sq_team_sum(const sq_team_tree *t, size_t n, sq_real *x);
 void sq_team_sum_double(const sq_team_tree *t, size_t n, double *x);
 /* Parts bound[i] .. bound[i+1]-1, i = sq_team_part(): each member's own part of x becomes the sum. */
 int sq_team_part(const sq_team *t);
-void sq_team_scatter(const sq_team_tree *t, const size_t *bound, sq_real *x);
+typedef struct { /* under way */
+  sq_team_tree tree;
+  const size_t *bound;
+  sq_real *x, *in;
+  int stage, first, nmember, adds; /* parts first .. first + nmember - 1 are this member's so far */
+  size_t nin;
+} sq_team_scatter;
+/* in: room for the larger half of the parts.  x, in and bound are left alone until go_on() has said 1; `wait`: it
+   returns only then.  All members take their scatters in the same order, one at a time. */
+void sq_team_scatter_begin(sq_team_scatter *s, const sq_team_tree *t, const size_t *bound, sq_real *x,
+                           sq_real *in);
+int sq_team_scatter_go_on(sq_team_scatter *s, int wait);
 /* Each member's own part of x, elements of `size` bytes, on all. */
 void sq_team_gather(const sq_team *t, const size_t *bound, size_t size, void *x);
+
+/* ---- parts.c: stretches of the gradient vector, and the members' parts of them --------------------------
+ * A stretch is complete when the backward pass has left a layer; they follow each other from the end of the vector to
+ * its start.  Each has a range of theta and one of derived quantities, and of each range every member has a part: of
+ * theta whole blocks of the optimiser. */
+typedef struct {
+  int layer;          /* number of layers: the head's; -1: the last, complete when the pass ends */
+  size_t range[2][2]; /* {first, count} in the gradient vector */
+  size_t *bound[2];   /* (team + 1) the parts of these ranges */
+} sq_stretch;
+typedef struct {
+  int nstretch;
+  sq_stretch *stretch;
+  int *mine;     /* (nblock) the blocks of part 0, of part 1, ... */
+  size_t *first; /* (team + 1) where a part's begin in it */
+  size_t room;   /* for the larger half of a range's parts, see sq_team_scatter_begin() */
+} sq_parts;
+struct sq_optim_block;
+void sq_parts_take(sq_arena *a, const sq_model *m, int team, int nblock, sq_parts *p);
+/* Into the memory taken; whole: nobody has parts, mine lists all blocks in their order for every member. */
+void sq_parts_set(const sq_model *m, int team, int nblock, const struct sq_optim_block *block, int whole,
+                  sq_parts *p);
 
 /* ---- optim.c: a step in blocks ------------------------------------------------------------------------
  * A block is SQ_OPTIM_BLOCK elements of one tensor, from its start: the norm is a sum of blocks in their order, and a
  * block is updated by whoever has it. */
 #define SQ_OPTIM_BLOCK 8192
-typedef struct {
+typedef struct sq_optim_block {
   int tensor;
   size_t first, count; /* in theta */
 } sq_optim_block;

@@ -28,6 +28,18 @@ void sq_tree_add_node(const sq_tree *t, int first, int level, sq_real *out)
     sq_tree_join(t->range[r][1], out + t->range[r][0], t->buffer[level - 1] + t->range[r][0]);
 }
 
+void sq_tree_add_early(const sq_tree *t, int first, int level, size_t at, size_t n, sq_real *out)
+{
+  if (level == 0) return;
+  const int right = first + (1 << (level - 1));
+  if (right >= t->nshard) {
+    sq_tree_add_early(t, first, level - 1, at, n, out);
+    return;
+  }
+  sq_tree_add_early(t, right, level - 1, at, n, t->buffer[level - 1]);
+  sq_tree_join(n, out + at, t->buffer[level - 1] + at);
+}
+
 void sq_tree_add(const sq_tree *t, sq_real *out)
 {
   sq_tree_add_node(t, 0, sq_tree_levels(t->nshard), out);
