@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "block.h"
 #include "files.h"
 #include "listops_impl.h"
 #include "sq/base.h"
@@ -13,6 +14,7 @@
 typedef struct {
   struct sq_task base;
   sq_task_info info;
+  sq_task_block block; /* of files: the set lies in it */
   listops_set set;
   size_t most; /* tokens without <eos> */
   uint8_t id[LISTOPS_NCODE];
@@ -94,9 +96,14 @@ static const sq_task_info *listops_info(const sq_task *t)
   return &((const listops *)t)->info;
 }
 
-static void listops_close(sq_task *t)
+static void listops_close(sq_task *task)
 {
-  if (t != NULL) sq_listops_clear(&((listops *)t)->set);
+  listops *t = (listops *)task;
+  if (t == NULL) return;
+  if (t->block.data != NULL)
+    sq_task_block_free(&t->block);
+  else
+    sq_listops_clear(&t->set);
   free(t);
 }
 
@@ -150,6 +157,43 @@ done:
   return st;
 }
 
+/* Sections of a block: codes, offsets, values, first of each split.  Expressions made in memory depend on the seed and are no
+   block. */
+static sq_status listops_load(const sq_config *c, sq_task_block *b)
+{
+  const listops_params p = params_of(c);
+  listops_set s = {0};
+  sq_status st = SQ_OK;
+  if (!from_files(c)) return st;
+  SQ_TRY(read_files(c, p.size, &s));
+  const block_section section[] = {
+      {s.code, s.off[s.n]}, {s.off, (s.n + 1) * sizeof *s.off}, {s.value, s.n}, {s.first, sizeof s.first}};
+  SQ_TRY(sq_block_pack(section, 4, b));
+done:
+  sq_listops_clear(&s);
+  return st;
+}
+
+/* The set's pointers are not const, but nothing is written to a set that a task has. */
+static void *section_of(const sq_task_block *b, int k)
+{
+  return (void *)(uintptr_t)sq_block_section(b, k, NULL);
+}
+
+static sq_status listops_open_block(const sq_config *c, sq_task_block *b, sq_task **t)
+{
+  listops_set s = {.code = section_of(b, 0), .off = section_of(b, 1), .value = section_of(b, 2)};
+  sq_status st;
+  memcpy(s.first, section_of(b, 3), sizeof s.first);
+  s.n = s.first[SQ_NSPLIT];
+  SQ_TRY(sq_listops_create(&s, sq_config_int(c, "dataset.max_tokens"), seq_len_of(c), t));
+  ((listops *)*t)->block = *b;
+  *b = (sq_task_block){0};
+done:
+  return st;
+}
+
+/* Of expressions made in memory. */
 static sq_status listops_open(const sq_config *c, sq_task **t)
 {
   listops_params p = params_of(c);
@@ -158,7 +202,7 @@ static sq_status listops_open(const sq_config *c, sq_task **t)
 
   *t = NULL;
   p.seed = (uint64_t)sq_config_int(c, "seed");
-  SQ_TRY(from_files(c) ? read_files(c, p.size, &s) : sq_listops_generate(&p, &s));
+  SQ_TRY(sq_listops_generate(&p, &s));
   SQ_TRY(sq_listops_create(&s, sq_config_int(c, "dataset.max_tokens"), seq_len_of(c), t));
 done:
   sq_listops_clear(&s);
@@ -176,6 +220,8 @@ static sq_status listops_shape(const sq_config *c, sq_task_info *info)
 const sq_task_ops sq_task_listops = {.name = "listops",
                                      .keys = &listops_keys,
                                      .open = listops_open,
+                                     .load = listops_load,
+                                     .open_block = listops_open_block,
                                      .close = listops_close,
                                      .info = listops_info,
                                      .shape = listops_shape,

@@ -23,6 +23,12 @@ for part, lines in [("train", 60), ("valid", 20), ("test", 20)]:
     with open("data/wikitext/wiki.%s.raw" % part, "w") as f:
         for i in range(lines):
             f.write(" " + "".join(random.choice(words) + " " for _ in range(random.choice([0, 20]))) + "\n")
+os.makedirs("data/listops")
+for at, part in [(0, "train"), (40, "val"), (60, "test")]:
+    with open("data/listops/basic_%s.tsv" % part, "w", newline="") as f:
+        f.write("Source\tTarget\r\n")
+        for i in range(at, at + (40 if at == 0 else 20)):
+            f.write("( ( ( [MAX %d ) %d ) ] )\t%d\r\n" % (i // 10, i % 10, max(i // 10, i % 10)))
 os.makedirs("data/aan")
 for part in ["train", "eval", "test"]:
     with open("data/aan/new_aan_pairs.%s.tsv" % part, "w") as f:
@@ -34,8 +40,9 @@ tail='"layer":"mamba","num_layers":1,"hidden_dim":8,"state_dim":4,"num_heads":2,
 echo "{\"dataset\":{\"_name_\":\"cifar\",\"tokenize\":true,\"data_dir\":\"$dir/data\",\"num_train\":45,\"num_valid\":5,\"num_test\":10},$train,\"model\":{$tail,\"vocab_size\":256,\"output_dim\":10}}" >cifar.json
 echo "{\"dataset\":{\"_name_\":\"aan\",\"max_tokens\":30,\"data_dir\":\"$dir/data\",\"num_train\":12,\"num_valid\":12,\"num_test\":12},$train,\"model\":{$tail,\"vocab_size\":257,\"output_dim\":2,\"dual\":true}}" >aan.json
 echo "{\"dataset\":{\"_name_\":\"wikitext\",\"block_size\":16,\"vocab_size\":258,\"data_dir\":\"$dir/data\"},$train,\"model\":{${tail%\"mean\"}\"none\",\"vocab_size\":258,\"output_dim\":258}}" >wikitext.json
+echo "{\"dataset\":{\"_name_\":\"listops\",\"data_dir\":\"$dir/data\",\"num_train\":40,\"num_valid\":20,\"num_test\":20},$train,\"model\":{$tail,\"vocab_size\":18,\"output_dim\":10}}" >listops.json
 export SEQSPECTRA_CACHE=
-echo '{"name":"shared","base":["cifar.json","wikitext.json","aan.json"],"sweep":{"seed":[1,2]},"analysis":{"batch_size":2,"hankel_samples":1,"memory_samples":1}}' >grid.json
+echo '{"name":"shared","base":["cifar.json","wikitext.json","listops.json","aan.json"],"sweep":{"seed":[1,2]},"analysis":{"batch_size":2,"hankel_samples":1,"memory_samples":1}}' >grid.json
 
 expect 0 -- "$s" run grid.json --out alone.h5 --quiet --private-data
 for n in 1 2 4; do
