@@ -18,7 +18,7 @@ while [ $# -gt 0 ]; do
   shift
 done
 legs=--tests
-case $preset in clang | mpich | reference | other) legs=--all-legs ;; esac
+case $preset in asan | clang | mpich | reference | other) legs=--all-legs ;; esac
 jobs/install-deps.sh $legs $sudo
 jobs/build.sh "$preset" -DSQ_TESTS=ON
 mpi_environment

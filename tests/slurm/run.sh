@@ -99,7 +99,7 @@ for _ in $(seq 120); do [ "$(count_of "$dir/cancelled.h5" running)" = 1 ] && bre
 scancel "$cancelled"
 check "the job on two nodes ends" wait_for "$two" 60
 check "the cancelled job ends" wait_for "$cancelled" 60
-check "the job with a limit ends" wait_for "$one" 200
+check "the job with a limit ends" wait_for "$one" 400
 
 show "$dir/one.txt"
 starts=$(grep -c '^seqspectra: job' "$dir/one.txt")
