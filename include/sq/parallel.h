@@ -14,6 +14,8 @@ void sq_parallel_groups(int nthread, int ngroup, sq_block_fn run, void *ctx);
 /* run(ctx, i) once for each i = 0 .. nblock-1, in no order, on the threads of the calling group.  Returns when
    all have ended. */
 void sq_parallel_blocks(int nblock, sq_block_fn run, void *ctx);
+/* 1 where others would help the caller with blocks now: for choosing between ways of the same result. */
+int sq_parallel_has_help(void);
 /* Where a block needs room of its own, the work is dealt out to so many areas, whatever the number of threads: item
    i belongs to lane i % SQ_LANES, and sq_parallel_blocks() runs lanes. */
 #define SQ_LANES 4

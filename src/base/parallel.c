@@ -80,6 +80,11 @@ static int work_on(group *g)
   }
 }
 
+int sq_parallel_has_help(void)
+{
+  return leading != NULL;
+}
+
 void sq_parallel_blocks(int nblock, sq_block_fn run, void *ctx)
 {
   group *g = leading;

@@ -5,12 +5,16 @@
  *   (Re, Im)(scale B u) = u Bbar^T  with Bbar (K,D),    factor Re(C h) = (Re h, Im h) Cmat^T  with Cmat (D,K),
  *
  * and the recurrence is a loop over states inside a loop over rows.  Rows are taken in blocks: product,
- * recurrence, product, while the block is in the cache.  Time and memory are linear in the rows. */
+ * recurrence, product, while the block is in the cache.  Time and memory are linear in the rows.
+ *
+ * A group of threads takes some blocks at once: their products side by side, and the recurrence over all of them in
+ * slices of the states.  Every number comes from the same operations in the same order as alone. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "diagonal.h"
+#include "sq/parallel.h"
 #include "sq/simd.h"
 
 #define SQ_INLINE static inline __attribute__((always_inline))
@@ -20,6 +24,8 @@ enum {
   /* A product packs its whole constant factor each time: fewer rows would not pay for that. */
   BLOCK_MIN = 256,
   BLOCK_MAX = 1024,
+  SLICE = 32,   /* states of a slice */
+  TOGETHER = 4, /* blocks that a group of threads takes at once */
   ALIGN = 16
 };
 
@@ -73,7 +79,7 @@ static sq_real *take_tape(const sq_mixer *m, sq_arena *a)
 }
 
 typedef struct {
-  sq_real *dh;                      /* (block + 2, K): a row on either side for the neighbouring block's */
+  sq_real *dh; /* (TOGETHER block + 2, K): a row on either side for the neighbouring blocks' */
   sq_real *dlambda_re, *dlambda_im; /* (P): sums over a block */
   sq_real *dD;                      /* (D) */
 } workspace;
@@ -82,7 +88,7 @@ static workspace take_scratch(const sq_mixer *m, sq_arena *a)
 {
   const size_t P = (size_t)m->P;
   workspace w;
-  w.dh = SQ_TAKE(a, ((size_t)m->block + 2) * 2 * P, sq_real);
+  w.dh = SQ_TAKE(a, ((size_t)TOGETHER * (size_t)m->block + 2) * 2 * P, sq_real);
   w.dlambda_re = SQ_TAKE(a, P, sq_real);
   w.dlambda_im = SQ_TAKE(a, P, sq_real);
   w.dD = SQ_TAKE(a, (size_t)m->head.dims.D, sq_real);
@@ -186,9 +192,9 @@ void sq_diagonal_derive_back(const sq_mixer *m, const sq_real *theta, const sq_r
 
 /* ---- the recurrence ---------------------------------------------------------------------------------- */
 
-typedef struct {
-  int P;
-  const sq_real *re, *im; /* lambda (P) */
+typedef struct { /* a slice of n of the P states */
+  int P, n;
+  const sq_real *re, *im; /* lambda (n) */
 } eigenvalues;
 
 /* x += lambda z */
@@ -230,11 +236,10 @@ SQ_INLINE void correlate(int P, const sq_real *restrict h_re, const sq_real *res
  * unless the sequence begins here. */
 static SQ_CLONES void scan(eigenvalues l, int n, sq_real *x, ptrdiff_t step, int begins)
 {
-  const int P = l.P;
   for (int t = begins; t < n; ++t) {
     sq_real *row = x + t * step;
     const sq_real *z = row - step;
-    advance(P, l.re, l.im, z, z + P, row, row + P);
+    advance(l.n, l.re, l.im, z, z + l.P, row, row + l.P);
   }
 }
 
@@ -244,16 +249,15 @@ static SQ_CLONES void scan(eigenvalues l, int n, sq_real *x, ptrdiff_t step, int
 static SQ_CLONES void scan_back(eigenvalues l, int n, sq_real *dh, const sq_real *h, ptrdiff_t step, int ends,
                                 int begins, sq_real *dlambda_re, sq_real *dlambda_im)
 {
-  const int P = l.P;
   for (int t = 0; t < n; ++t) {
     sq_real *row = dh - t * step;
     if (t > 0 || !ends) {
       const sq_real *later = row + step;
-      retreat(P, l.re, l.im, later, later + P, row, row + P);
+      retreat(l.n, l.re, l.im, later, later + l.P, row, row + l.P);
     }
     if (t + 1 < n || !begins) {
       const sq_real *before = h - (t + 1) * step;
-      correlate(P, before, before + P, row, row + P, dlambda_re, dlambda_im);
+      correlate(l.n, before, before + l.P, row, row + l.P, dlambda_re, dlambda_im);
     }
   }
 }
@@ -277,7 +281,7 @@ static direction make_direction(const sq_mixer *m, const sq_pass *p, const sq_re
   sq_arena a = {.base = (unsigned char *)(uintptr_t)tape, .cap = sq_diagonal_tape_bytes(m)};
   return (direction){.m = m,
                      .rows = p->rows,
-                     .l = {m->P, derived + at.lambda_re, derived + at.lambda_im},
+                     .l = {m->P, m->P, derived + at.lambda_re, derived + at.lambda_im},
                      .Bbar = derived + at.Bbar,
                      .Cmat = derived + at.Cmat + (size_t)k * K * (size_t)m->head.dims.D,
                      .h = take_tape(m, &a) + (size_t)k * (size_t)m->head.dims.max_rows * K,
@@ -292,7 +296,16 @@ static int overlap(const sq_rows *rows, int b, int r0, int r1, int *first, int *
   return *first <= *last;
 }
 
-static void scan_block(const direction *s, int r0, int r1)
+/* States first .. first + n - 1 of a direction. */
+static direction slice_of(const direction *s, int first, int n)
+{
+  direction part = *s;
+  part.l = (eigenvalues){s->l.P, n, s->l.re + first, s->l.im + first};
+  part.h = s->h + first;
+  return part;
+}
+
+static void scan_rows(const direction *s, int r0, int r1)
 {
   const ptrdiff_t K = 2 * (ptrdiff_t)s->m->P;
   int first, last;
@@ -305,8 +318,9 @@ static void scan_block(const direction *s, int r0, int r1)
     }
 }
 
-/* dh: of row r0. */
-static void scan_block_back(const direction *s, int r0, int r1, sq_real *dh, const workspace *w)
+/* dh: of row r0; dlambda: of the direction's first state. */
+static void scan_rows_back(const direction *s, int r0, int r1, sq_real *dh, sq_real *dlambda_re,
+                           sq_real *dlambda_im)
 {
   const ptrdiff_t K = 2 * (ptrdiff_t)s->m->P;
   int first, last;
@@ -315,7 +329,7 @@ static void scan_block_back(const direction *s, int r0, int r1, sq_real *dh, con
       const int from = s->reverse ? first : last, starts = first == s->rows->off[b],
                 stops = last + 1 == s->rows->off[b + 1];
       scan_back(s->l, last - first + 1, dh + (from - r0) * K, s->h + from * K, s->reverse ? -K : K,
-                s->reverse ? starts : stops, s->reverse ? stops : starts, w->dlambda_re, w->dlambda_im);
+                s->reverse ? starts : stops, s->reverse ? stops : starts, dlambda_re, dlambda_im);
     }
 }
 
@@ -349,27 +363,96 @@ static int block_count(const direction *s)
   return (s->rows->nrow + s->m->block - 1) / s->m->block;
 }
 
-/* Block k in the order of time, or against it. */
-static int block_rows(const direction *s, int k, int against, int *r0)
+/* Blocks k .. k+n-1 in the order of time, or against it, at once. */
+typedef struct {
+  const direction *s;
+  const sq_real *gain, *u, *dy;
+  sq_real *y, *du, *dderived;
+  const workspace *w;
+  int k, n, against;
+} blocks;
+
+static int blocks_at_once(const direction *s, int k)
 {
-  const int n = block_count(s), at = (s->reverse ^ against) ? n - 1 - k : k,
+  return sq_parallel_has_help() ? sq_min(TOGETHER, block_count(s) - k) : 1;
+}
+
+/* First row of block k; returns how many there are. */
+static int block_rows(const blocks *b, int k, int *r0)
+{
+  const direction *s = b->s;
+  const int n = block_count(s), at = (s->reverse ^ b->against) ? n - 1 - k : k,
             left = s->rows->nrow - at * s->m->block;
   *r0 = at * s->m->block;
   return left < s->m->block ? left : s->m->block;
 }
 
+/* First row of all of them. */
+static int lowest_row(const blocks *b)
+{
+  int first, last;
+  block_rows(b, b->k, &first);
+  block_rows(b, b->k + b->n - 1, &last);
+  return sq_min(first, last);
+}
+
+/* run(b, i) for slices of the states: one of all of them where nobody helps. */
+static void each_slice(blocks *b, sq_block_fn run)
+{
+  if (sq_parallel_has_help())
+    sq_parallel_blocks((b->s->m->P + SLICE - 1) / SLICE, run, b);
+  else
+    run(b, -1);
+}
+
+static direction slice_at(const blocks *b, int i, int *first)
+{
+  const int P = b->s->m->P;
+  *first = i < 0 ? 0 : i * SLICE;
+  return slice_of(b->s, *first, i < 0 ? P : sq_min(SLICE, P - *first));
+}
+
+static void states_in(void *ctx, int i)
+{
+  const blocks *b = ctx;
+  const int D = b->s->m->head.dims.D, K = 2 * b->s->m->P;
+  int r0;
+  const int R = block_rows(b, b->k + i, &r0);
+  sq_gemm(SQ_N, SQ_T, R, K, D, 1, b->u + (size_t)r0 * (size_t)D, D, b->s->Bbar, D, 0,
+          b->s->h + (size_t)r0 * (size_t)K, K);
+}
+
+static void scan_slice(void *ctx, int i)
+{
+  const blocks *b = ctx;
+  int first, r0;
+  const direction part = slice_at(b, i, &first);
+  for (int k = b->k; k < b->k + b->n; ++k) {
+    const int R = block_rows(b, k, &r0);
+    scan_rows(&part, r0, r0 + R);
+  }
+}
+
+static void states_out(void *ctx, int i)
+{
+  const blocks *b = ctx;
+  const int D = b->s->m->head.dims.D, K = 2 * b->s->m->P;
+  int r0;
+  const int R = block_rows(b, b->k + i, &r0);
+  const size_t at = (size_t)r0 * (size_t)D;
+  sq_gemm(SQ_N, SQ_T, R, D, K, 1, b->s->h + (size_t)r0 * (size_t)K, K, b->s->Cmat, K, b->s->reverse ? 1 : 0,
+          b->y + at, D);
+  if (!b->s->reverse) feed_through(R, D, b->gain, b->u + at, b->y + at);
+}
+
 static void run_forward(const direction *s, const sq_real *gain, const sq_real *u, sq_real *y)
 {
-  const int D = s->m->head.dims.D, K = 2 * s->m->P;
-  for (int k = 0; k < block_count(s); ++k) {
-    int r0;
-    const int R = block_rows(s, k, 0, &r0);
-    const sq_real *ub = u + (size_t)r0 * (size_t)D;
-    sq_real *yb = y + (size_t)r0 * (size_t)D, *h = s->h + (size_t)r0 * (size_t)K;
-    sq_gemm(SQ_N, SQ_T, R, K, D, 1, ub, D, s->Bbar, D, 0, h, K);
-    scan_block(s, r0, r0 + R);
-    sq_gemm(SQ_N, SQ_T, R, D, K, 1, h, K, s->Cmat, K, s->reverse ? 1 : 0, yb, D);
-    if (!s->reverse) feed_through(R, D, gain, ub, yb);
+  blocks b = {.s = s, .gain = gain, .u = u, .y = y};
+  for (; b.k < block_count(s); b.k += b.n) {
+    b.n = blocks_at_once(s, b.k);
+    sq_parallel_blocks(b.n, states_in, &b);
+    each_slice(&b, scan_slice);
+    sq_parallel_blocks(b.n, states_out, &b);
   }
 }
 
@@ -383,30 +466,79 @@ void sq_diagonal_forward(const sq_mixer *m, const sq_real *theta, const sq_pass 
   }
 }
 
+/* Row r0 of the gradients in the states. */
+static sq_real *dh_at(const blocks *b, int r0)
+{
+  const size_t K = 2 * (size_t)b->s->m->P;
+  return b->w->dh + K + (size_t)(r0 - lowest_row(b)) * K;
+}
+
+static void gradients_in(void *ctx, int i)
+{
+  const blocks *b = ctx;
+  const int D = b->s->m->head.dims.D, K = 2 * b->s->m->P;
+  int r0;
+  const int R = block_rows(b, b->k + i, &r0);
+  sq_gemm(SQ_N, SQ_N, R, K, D, 1, b->dy + (size_t)r0 * (size_t)D, D, b->s->Cmat, K, 0, dh_at(b, r0), K);
+}
+
+static void scan_slice_back(void *ctx, int i)
+{
+  const blocks *b = ctx;
+  const places at = derived_places(b->s->m);
+  int first, r0;
+  const direction part = slice_at(b, i, &first);
+  sq_real *re = b->w->dlambda_re + first, *im = b->w->dlambda_im + first;
+  for (int k = b->k; k < b->k + b->n; ++k) {
+    const int R = block_rows(b, k, &r0);
+    scan_rows_back(&part, r0, r0 + R, dh_at(b, r0) + first, re, im);
+    add_and_clear(part.l.n, re, b->dderived + at.lambda_re + first);
+    add_and_clear(part.l.n, im, b->dderived + at.lambda_im + first);
+  }
+}
+
+/* 0: gradient in Bbar, 1: in Cmat, sums over all blocks in their order; then the blocks' du. */
+static void gradients_out(void *ctx, int i)
+{
+  const blocks *b = ctx;
+  const direction *s = b->s;
+  const places at = derived_places(s->m);
+  const int D = s->m->head.dims.D, K = 2 * s->m->P;
+  sq_real *dCmat = b->dderived + at.Cmat + (size_t)s->reverse * (size_t)K * (size_t)D;
+  for (int k = i < 2 ? b->k : b->k + i - 2; k < (i < 2 ? b->k + b->n : b->k + i - 1); ++k) {
+    int r0;
+    const int R = block_rows(b, k, &r0);
+    const size_t at_u = (size_t)r0 * (size_t)D;
+    const sq_real *h = s->h + (size_t)r0 * (size_t)K, *dh = dh_at(b, r0);
+    if (i == 0)
+      sq_gemm(SQ_T, SQ_N, K, D, R, 1, dh, K, b->u + at_u, D, 1, b->dderived + at.Bbar, D);
+    else if (i == 1)
+      sq_gemm(SQ_T, SQ_N, D, K, R, 1, b->dy + at_u, D, h, K, 1, dCmat, K);
+    else
+      sq_gemm(SQ_N, SQ_N, R, D, K, 1, dh, K, s->Bbar, D, s->reverse ? 1 : 0, b->du + at_u, D);
+  }
+}
+
 /* Gradients in Bbar and Cmat are sums over blocks, those in lambda and D sums over a block first: fewer
  * roundings in float32. */
 static void run_backward(const direction *s, const sq_real *u, const sq_real *dy, sq_real *du,
                          sq_real *dderived, const workspace *w)
 {
-  const places at = derived_places(s->m);
-  const int P = s->m->P, D = s->m->head.dims.D, K = 2 * P;
-  sq_real *dh = w->dh + K, *dCmat = dderived + at.Cmat + (size_t)s->reverse * (size_t)K * (size_t)D;
-  for (int k = 0; k < block_count(s); ++k) {
-    int r0;
-    const int R = block_rows(s, k, 1, &r0);
-    const size_t at_u = (size_t)r0 * (size_t)D;
-    const sq_real *h = s->h + (size_t)r0 * (size_t)K;
+  const size_t K = 2 * (size_t)s->m->P;
+  blocks b = {.s = s, .u = u, .dy = dy, .du = du, .dderived = dderived, .w = w, .against = 1};
+  int rows = 0; /* of the blocks before these */
+  for (; b.k < block_count(s); b.k += b.n) {
+    const int before = rows;
+    b.n = blocks_at_once(s, b.k);
+    rows = 0;
+    for (int k = b.k, r0; k < b.k + b.n; ++k) rows += block_rows(&b, k, &r0);
     if (s->reverse) /* the last row of the block before this one, or the first of the one after */
-      memmove(dh - K, dh + (ptrdiff_t)(s->m->block - 1) * K, (size_t)K * sizeof *dh);
+      memmove(w->dh, w->dh + (size_t)before * K, K * sizeof *w->dh);
     else
-      memmove(dh + (ptrdiff_t)R * K, dh, (size_t)K * sizeof *dh);
-    sq_gemm(SQ_N, SQ_N, R, K, D, 1, dy + at_u, D, s->Cmat, K, 0, dh, K);
-    scan_block_back(s, r0, r0 + R, dh, w);
-    add_and_clear(P, w->dlambda_re, dderived + at.lambda_re);
-    add_and_clear(P, w->dlambda_im, dderived + at.lambda_im);
-    sq_gemm(SQ_T, SQ_N, K, D, R, 1, dh, K, u + at_u, D, 1, dderived + at.Bbar, D);
-    sq_gemm(SQ_T, SQ_N, D, K, R, 1, dy + at_u, D, h, K, 1, dCmat, K);
-    sq_gemm(SQ_N, SQ_N, R, D, K, 1, dh, K, s->Bbar, D, s->reverse ? 1 : 0, du + at_u, D);
+      memmove(w->dh + (size_t)(rows + 1) * K, w->dh + K, K * sizeof *w->dh);
+    sq_parallel_blocks(b.n, gradients_in, &b);
+    each_slice(&b, scan_slice_back);
+    sq_parallel_blocks(b.n + 2, gradients_out, &b);
   }
 }
 

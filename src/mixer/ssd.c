@@ -10,8 +10,11 @@
  * lose what a long or strongly decaying sequence would cost it.  C B^T, C S and B^T xg are one product for all
  * heads.
  *
- * Backward, dS' being the gradient of S'.  The states are made again, kept at the chunks' starts, and one sweep
- * from the last chunk to the first does the rest:
+ * All chunks' own parts of S' are made first, side by side, then the states from one chunk to the next, and then the
+ * outputs of all chunks.
+ *
+ * Backward, dS' being the gradient of S'.  The states are made again and their gradients in the same way from the last
+ * chunk to the first; the rest is one chunk's own:
  *
  *   dM = dy xg^T,  dG = sum over heads of dM o decay,  dC = dG B + sum (since o dy) S^T,
  *   dB = dG^T C + (until o xg) dS'^T,  dxg = M^T dy + until o (B dS'),  dS = since_(n-1) dS' + C^T (since o dy)
@@ -41,11 +44,9 @@ int sq_ssd_chunk(int seq_len)
   return seq_len < CHUNK ? seq_len : CHUNK;
 }
 
-sq_ssd_work sq_ssd_take(sq_arena *a, int chunk, int T, int H, int hd, int N)
+static sq_ssd_lane take_lane(sq_arena *a, size_t L, size_t h, size_t E, size_t n)
 {
-  const size_t L = (size_t)chunk, h = (size_t)H, n = (size_t)N, E = h * (size_t)hd;
-  const size_t states = T > chunk ? (size_t)((T - 1) / chunk) : 0;
-  sq_ssd_work w = {0};
+  sq_ssd_lane w = {0};
   w.G = SQ_TAKE(a, L * L, sq_real);
   w.dG = SQ_TAKE(a, L * L, sq_real);
   w.decay = SQ_TAKE(a, L * L, sq_real);
@@ -62,8 +63,19 @@ sq_ssd_work sq_ssd_take(sq_arena *a, int chunk, int T, int H, int hd, int N)
   w.into_after = SQ_TAKE(a, L * h, sq_real);
   w.column = SQ_TAKE(a, L, sq_real);
   w.step = SQ_TAKE(a, L, int);
+  w.dskip = SQ_TAKE(a, h, double);
+  return w;
+}
+
+sq_ssd_work sq_ssd_take(sq_arena *a, int chunk, int T, int H, int hd, int N)
+{
+  const size_t h = (size_t)H, n = (size_t)N, E = h * (size_t)hd;
+  const size_t states = T > chunk ? (size_t)((T - 1) / chunk) : 0;
+  sq_ssd_work w = {0};
+  for (int l = 0; l < SQ_LANES; ++l) w.lane[l] = take_lane(a, (size_t)chunk, h, E, n);
   w.S = SQ_TAKE(a, states * n * E, sq_real);
-  w.dS = SQ_TAKE(a, n * E, sq_real);
+  w.dS = SQ_TAKE(a, states * n * E, sq_real);
+  w.across = SQ_TAKE(a, (states + 1) * h, sq_real);
   return w;
 }
 
@@ -132,13 +144,17 @@ static SQ_CLONES void start_output(int n, int H, int hd, const int *step, const 
   }
 }
 
-/* y (N,E) = f x, f (H): one factor for each head; y may be x */
-static SQ_CLONES void scale_state(int N, int H, int hd, const sq_real *f, const sq_real *x, sq_real *y)
+/* Rows i0 .. i1-1 of y (N,E) += f x, f (H): one factor for each head */
+static SQ_CLONES void carry_state(int i0, int i1, int H, int hd, const sq_real *f, const sq_real *restrict x,
+                                  sq_real *restrict y)
 {
-  for (int i = 0; i < N; ++i)
+  const size_t at = (size_t)i0 * (size_t)H * (size_t)hd;
+  x += at;
+  y += at;
+  for (int i = i0; i < i1; ++i)
     for (int h = 0; h < H; ++h, x += hd, y += hd) {
       const sq_real factor = f[h];
-      for (int j = 0; j < hd; ++j) y[j] = factor * x[j];
+      for (int j = 0; j < hd; ++j) y[j] += factor * x[j];
     }
 }
 
@@ -242,9 +258,9 @@ static int outputs_before(const sq_ssd *s, int t)
   return lo;
 }
 
-/* dx = gain o dxg + skip dy, dgain = dxg . x, dskip += dy . x */
+/* dx = gain o dxg + skip dy, dgain = dxg . x, dskip (H) += dy . x */
 static SQ_CLONES void finish_inputs(const sq_ssd *s, const sq_ssd_grad *g, const chunk *c,
-                                    const sq_real *restrict dxg)
+                                    const sq_real *restrict dxg, double *dskip)
 {
   const int H = s->H, hd = s->hd, *step = c->step;
   for (int i = 0, q = 0; i < c->n; ++i) {
@@ -260,14 +276,15 @@ static SQ_CLONES void finish_inputs(const sq_ssd *s, const sq_ssd_grad *g, const
         for (int j = 0; j < hd; ++j) dx[j] = gain * dxg[j];
         continue;
       }
-      g->dskip[h] += (double)sq_lane_dot(hd, dy + h * hd, x);
+      dskip[h] += (double)sq_lane_dot(hd, dy + h * hd, x);
       for (int j = 0; j < hd; ++j) dx[j] = gain * dxg[j] + d * dy[h * hd + j];
     }
   }
 }
 
-static chunk chunk_at(const sq_ssd *s, int a, const sq_ssd_work *w)
+static chunk chunk_at(const sq_ssd *s, int number, const sq_ssd_lane *w)
 {
+  const int a = number * s->chunk;
   const size_t at = (size_t)a, H = (size_t)s->H;
   chunk c = {.a = a, .n = s->T - a < s->chunk ? s->T - a : s->chunk, .first = a == 0};
   c.last = a + c.n == s->T;
@@ -286,62 +303,123 @@ static chunk chunk_at(const sq_ssd *s, int a, const sq_ssd_work *w)
   return c;
 }
 
-/* after = the state behind the chunk, before = the one in front of it; they may be one array */
-static void advance(const sq_ssd *s, const chunk *c, const sq_real *before, sq_real *after,
-                    const sq_ssd_work *w)
+static int chunk_count(const sq_ssd *s)
 {
+  return (s->T + s->chunk - 1) / s->chunk;
+}
+
+/* The state in front of chunk k > 0, or its gradient. */
+static sq_real *state_of(const sq_ssd *s, sq_real *S, int k)
+{
+  return S + (size_t)(k - 1) * (size_t)s->N * (size_t)(s->H * s->hd);
+}
+
+typedef struct {
+  const sq_ssd *s;
+  const sq_ssd_work *w;
+  const sq_ssd_grad *g; /* NULL: forward */
+  sq_real *y;
+  int ldy;
+} pass;
+
+/* What chunk k leaves in the state behind it by itself. */
+static void own_state(const pass *p, int k, const chunk *c, const sq_ssd_lane *w)
+{
+  const sq_ssd *s = p->s;
   const int E = s->H * s->hd;
-  if (!c->first) scale_state(s->N, s->H, s->hd, w->since + (size_t)(c->n - 1) * (size_t)s->H, before, after);
+  memcpy(p->w->across + (size_t)k * (size_t)s->H, w->since + (size_t)(c->n - 1) * (size_t)s->H,
+         (size_t)s->H * sizeof *w->since);
+  if (c->last) return;
   weigh(c->n, s->H, s->hd, NULL, w->until, c->xg, c->ldxg, w->xs);
-  sq_gemm(SQ_T, SQ_N, s->N, E, c->n, 1, c->B, s->ldb, w->xs, E, c->first ? 0 : 1, after, E);
+  sq_gemm(SQ_T, SQ_N, s->N, E, c->n, 1, c->B, s->ldb, w->xs, E, 0, state_of(s, p->w->S, k + 1), E);
+}
+
+/* What its outputs ask of the state in front of it. */
+static void own_gradient(const pass *p, int k, const chunk *c, const sq_ssd_lane *w)
+{
+  const sq_ssd *s = p->s;
+  const int E = s->H * s->hd;
+  if (c->first) return;
+  weigh(c->nq, s->H, s->hd, c->step, w->since, p->g->dy + (size_t)c->q * (size_t)p->g->ldy, p->g->ldy, w->yp);
+  sq_gemm(SQ_T, SQ_N, s->N, E, c->nq, 1, c->C, s->ldc, w->yp, E, 0, state_of(s, p->w->dS, k), E);
+}
+
+static void own_lane(void *ctx, int lane)
+{
+  const pass *p = ctx;
+  const sq_ssd_lane *w = &p->w->lane[lane];
+  for (int k = lane; k < chunk_count(p->s); k += SQ_LANES) {
+    const chunk c = chunk_at(p->s, k, w);
+    own_state(p, k, &c, w);
+    if (p->g != NULL) own_gradient(p, k, &c, w);
+  }
+}
+
+/* From chunk to chunk, a lane's rows of the states. */
+static void carry_lane(void *ctx, int lane)
+{
+  const pass *p = ctx;
+  const sq_ssd *s = p->s;
+  const int i0 = s->N * lane / SQ_LANES, i1 = s->N * (lane + 1) / SQ_LANES, n = chunk_count(s);
+  for (int k = 1; k + 1 < n; ++k)
+    carry_state(i0, i1, s->H, s->hd, p->w->across + (size_t)k * (size_t)s->H, state_of(s, p->w->S, k),
+                state_of(s, p->w->S, k + 1));
+  for (int k = n - 2; p->g != NULL && k >= 1; --k)
+    carry_state(i0, i1, s->H, s->hd, p->w->across + (size_t)k * (size_t)s->H, state_of(s, p->w->dS, k + 1),
+                state_of(s, p->w->dS, k));
+}
+
+static void make_states(pass *p)
+{
+  if (chunk_count(p->s) < 2) return;
+  sq_parallel_blocks(sq_min(SQ_LANES, chunk_count(p->s)), own_lane, p);
+  if (chunk_count(p->s) > 2) sq_parallel_blocks(SQ_LANES, carry_lane, p);
+}
+
+static void output_chunk(const pass *p, int k, const sq_ssd_lane *w)
+{
+  const sq_ssd *s = p->s;
+  const chunk c = chunk_at(s, k, w);
+  const int E = s->H * s->hd, N = s->N, n = c.n, nq = c.nq, *step = c.step;
+  sq_real *y = p->y + (size_t)c.q * (size_t)p->ldy;
+  sq_gemm(SQ_N, SQ_T, nq, n, N, 1, c.C, s->ldc, c.B, s->ldb, 0, w->G, n);
+  if (!c.first) sq_gemm(SQ_N, SQ_N, nq, E, N, 1, c.C, s->ldc, state_of(s, p->w->S, k), E, 0, y, p->ldy);
+  start_output(nq, s->H, s->hd, step, c.first ? NULL : w->since, s->skip, c.x, s->ldx, y, p->ldy);
+  for (int h = 0; h < s->H; ++h) {
+    decay_matrices(nq, n, s->H, step, c.lambda + h, w->G, w->decay, w->M);
+    sq_gemm(SQ_N, SQ_N, nq, s->hd, n, 1, w->M, n, c.xg + h * s->hd, c.ldxg, 1, y + h * s->hd, p->ldy);
+  }
+}
+
+static void output_lane(void *ctx, int lane)
+{
+  const pass *p = ctx;
+  for (int k = lane; k < chunk_count(p->s); k += SQ_LANES) output_chunk(p, k, &p->w->lane[lane]);
 }
 
 void sq_ssd_forward(const sq_ssd *s, sq_real *y, int ldy, const sq_ssd_work *w)
 {
-  const int E = s->H * s->hd, N = s->N;
-  for (int a = 0, n; a < s->T; a += n) {
-    const chunk c = chunk_at(s, a, w);
-    const int nq = c.nq, *step = c.step;
-    n = c.n;
-    sq_gemm(SQ_N, SQ_T, nq, n, N, 1, c.C, s->ldc, c.B, s->ldb, 0, w->G, n);
-    if (!c.first) sq_gemm(SQ_N, SQ_N, nq, E, N, 1, c.C, s->ldc, w->S, E, 0, y, ldy);
-    start_output(nq, s->H, s->hd, step, c.first ? NULL : w->since, s->skip, c.x, s->ldx, y, ldy);
-    for (int h = 0; h < s->H; ++h) {
-      decay_matrices(nq, n, s->H, step, c.lambda + h, w->G, w->decay, w->M);
-      sq_gemm(SQ_N, SQ_N, nq, s->hd, n, 1, w->M, n, c.xg + h * s->hd, c.ldxg, 1, y + h * s->hd, ldy);
-    }
-    y += (size_t)nq * (size_t)ldy;
-    if (!c.last) advance(s, &c, w->S, w->S, w);
-  }
-}
-
-static sq_real *state_before(const sq_ssd *s, int a, const sq_ssd_work *w)
-{
-  return w->S + (size_t)(a / s->chunk - 1) * (size_t)s->N * (size_t)(s->H * s->hd);
-}
-
-static void remake_states(const sq_ssd *s, const sq_ssd_work *w)
-{
-  for (int a = 0; a + s->chunk < s->T; a += s->chunk) {
-    const chunk c = chunk_at(s, a, w);
-    advance(s, &c, c.first ? NULL : state_before(s, a, w), state_before(s, a + s->chunk, w), w);
-  }
+  pass p = {.s = s, .w = w, .y = y, .ldy = ldy};
+  make_states(&p);
+  sq_parallel_blocks(sq_min(SQ_LANES, chunk_count(s)), output_lane, &p);
 }
 
 /* What head h takes from the state S before the chunk: dC, and from_before. */
 static void back_from_state(const sq_ssd *s, const chunk *c, int h, const sq_real *S, sq_real *dC,
-                            const sq_ssd_work *w)
+                            const sq_ssd_lane *w)
 {
   const int E = s->H * s->hd;
   sq_gemm(SQ_N, SQ_T, c->nq, s->N, s->hd, 1, w->yp + h * s->hd, E, S + h * s->hd, E, 0, w->U, s->N);
   add_rows(c->nq, s->N, w->U, c->C, dC, s->ldc, h > 0, w->from_before + h, s->H);
 }
 
-static void back_head(const sq_ssd *s, const chunk *c, int h, const sq_ssd_grad *g, const sq_ssd_work *w)
+static void back_head(const pass *p, const chunk *c, int k, int h, const sq_ssd_lane *w)
 {
+  const sq_ssd *s = p->s;
+  const sq_ssd_grad *g = p->g;
   const int E = s->H * s->hd, n = c->n, nq = c->nq, at = h * s->hd, *step = c->step;
   const sq_real *dy = g->dy + (size_t)c->q * (size_t)g->ldy + at;
-  const sq_real *S = c->first ? NULL : state_before(s, c->a, w);
+  const sq_real *S = c->first ? NULL : state_of(s, p->w->S, k);
   double before = 0;
 
   decay_matrices(nq, n, s->H, step, c->lambda + h, w->G, w->decay, w->M);
@@ -350,45 +428,55 @@ static void back_head(const sq_ssd *s, const chunk *c, int h, const sq_ssd_grad 
   if (!c->first) back_from_state(s, c, h, S, g->dC + (size_t)c->q * (size_t)s->ldc, w);
   if (!c->first && !c->last)
     before = (double)w->since[(size_t)(n - 1) * (size_t)s->H + (size_t)h] *
-             state_dot(s->N, E, s->hd, w->dS + at, S + at);
+             state_dot(s->N, E, s->hd, state_of(s, p->w->dS, k + 1) + at, S + at);
   for (int j = 0; j < n; ++j)
     w->column[j] = c->last ? 0 : w->into_after[(size_t)j * (size_t)s->H + (size_t)h];
   log_decay_gradient(nq, n, s->H, step, w->G, w->decay, w->dM, w->dG, w->column, (sq_real)before,
                      c->first ? NULL : w->from_before + h, g->dlog_lambda + (size_t)c->a * (size_t)s->H + h);
 }
 
-/* From dS, the gradient of the state behind the chunk, to that of the state in front of it. */
-static void back_chunk(const sq_ssd *s, int a, const sq_ssd_grad *g, const sq_ssd_work *w)
+static void back_chunk(const pass *p, int k, const sq_ssd_lane *w)
 {
+  const sq_ssd *s = p->s;
+  const sq_ssd_grad *g = p->g;
   const int E = s->H * s->hd, N = s->N;
-  const chunk c = chunk_at(s, a, w);
+  const chunk c = chunk_at(s, k, w);
   const int n = c.n, nq = c.nq;
-  sq_real *dB = g->dB + (size_t)a * (size_t)s->ldb, *dC = g->dC + (size_t)c.q * (size_t)s->ldc;
+  const sq_real *dS = c.last ? NULL : state_of(s, p->w->dS, k + 1);
+  sq_real *dB = g->dB + (size_t)c.a * (size_t)s->ldb, *dC = g->dC + (size_t)c.q * (size_t)s->ldc;
 
   sq_gemm(SQ_N, SQ_T, nq, n, N, 1, c.C, s->ldc, c.B, s->ldb, 0, w->G, n);
   memset(w->dG, 0, (size_t)nq * (size_t)n * sizeof *w->dG);
   if (!c.last) {
-    sq_gemm(SQ_N, SQ_N, n, E, N, 1, c.B, s->ldb, w->dS, E, 0, w->xs, E);
+    sq_gemm(SQ_N, SQ_N, n, E, N, 1, c.B, s->ldb, dS, E, 0, w->xs, E);
     weigh(n, s->H, s->hd, NULL, w->until, w->xs, E, w->dxg);
     head_dots(n, s->H, s->hd, w->dxg, c.xg, c.ldxg, w->into_after);
   }
   if (!c.first) weigh(nq, s->H, s->hd, c.step, w->since, g->dy + (size_t)c.q * (size_t)g->ldy, g->ldy, w->yp);
-  for (int h = 0; h < s->H; ++h) back_head(s, &c, h, g, w);
+  for (int h = 0; h < s->H; ++h) back_head(p, &c, k, h, w);
   sq_gemm(SQ_N, SQ_N, nq, N, n, 1, w->dG, n, c.B, s->ldb, c.first ? 0 : 1, dC, s->ldc);
   sq_gemm(SQ_T, SQ_N, n, N, nq, 1, w->dG, n, c.C, s->ldc, 0, dB, s->ldb);
   if (!c.last) {
     weigh(n, s->H, s->hd, NULL, w->until, c.xg, c.ldxg, w->xs);
-    sq_gemm(SQ_N, SQ_T, n, N, E, 1, w->xs, E, w->dS, E, 1, dB, s->ldb);
+    sq_gemm(SQ_N, SQ_T, n, N, E, 1, w->xs, E, dS, E, 1, dB, s->ldb);
   }
-  finish_inputs(s, g, &c, w->dxg);
-  if (c.first) return;
-  if (!c.last) scale_state(N, s->H, s->hd, w->since + (size_t)(n - 1) * (size_t)s->H, w->dS, w->dS);
-  sq_gemm(SQ_T, SQ_N, N, E, nq, 1, c.C, s->ldc, w->yp, E, c.last ? 0 : 1, w->dS, E);
+  finish_inputs(s, g, &c, w->dxg, w->dskip);
+}
+
+static void back_lane(void *ctx, int lane)
+{
+  const pass *p = ctx;
+  const sq_ssd_lane *w = &p->w->lane[lane];
+  for (int h = 0; h < p->s->H; ++h) w->dskip[h] = 0;
+  for (int k = lane; k < chunk_count(p->s); k += SQ_LANES) back_chunk(p, k, w);
 }
 
 void sq_ssd_backward(const sq_ssd *s, const sq_ssd_grad *g, const sq_ssd_work *w)
 {
-  if (s->T == 0) return;
-  remake_states(s, w);
-  for (int a = (s->T - 1) / s->chunk * s->chunk; a >= 0; a -= s->chunk) back_chunk(s, a, g, w);
+  const int nlane = sq_min(SQ_LANES, chunk_count(s));
+  pass p = {.s = s, .w = w, .g = g};
+  make_states(&p);
+  sq_parallel_blocks(nlane, back_lane, &p);
+  for (int l = 0; l < nlane; ++l)
+    for (int h = 0; h < s->H; ++h) g->dskip[h] += w->lane[l].dskip[h];
 }

@@ -5,10 +5,11 @@
  *
  *   T steps   H heads   hd channels of a head   E = H hd   N state size (B and C are shared by the heads)
  *
- * Time and memory are O(T).  Nothing here allocates. */
+ * Time and memory are O(T).  Nothing here allocates.  The threads of the calling group share the chunks. */
 #pragma once
 
 #include "sq/base.h"
+#include "sq/parallel.h"
 
 typedef struct { /* one sequence */
   int T, H, hd, N;
@@ -30,7 +31,7 @@ typedef struct {
   double *dskip;         /* (H) added to */
 } sq_ssd_grad;
 
-typedef struct {                     /* L = chunk */
+typedef struct {                     /* of the chunks of a lane; L = chunk */
   sq_real *G, *dG, *decay, *M, *dM;  /* (L,L) */
   sq_real *xg, *xs, *dxg, *yp;       /* (L,E) */
   sq_real *U;                        /* (L,N) */
@@ -38,8 +39,12 @@ typedef struct {                     /* L = chunk */
   sq_real *from_before, *into_after; /* (L,H) what the chunk takes from its start, and leaves at its end */
   sq_real *column;                   /* (L) */
   int *step;                         /* (L) of the outputs, counted from the chunk's start */
-  sq_real *S;                        /* (chunks - 1, N, E) states between chunks */
-  sq_real *dS;                       /* (N,E) */
+  double *dskip;                     /* (H) */
+} sq_ssd_lane;
+typedef struct {
+  sq_ssd_lane lane[SQ_LANES];
+  sq_real *S, *dS; /* (chunks - 1, N, E) states between chunks, and their gradients */
+  sq_real *across; /* (chunks, H) products of lambda over a chunk */
 } sq_ssd_work;
 
 /* Chunk length for sequences of at most seq_len steps. */

@@ -4,13 +4,15 @@
  *   dpre = dy SiLU'(pre),  dx[t,c] = sum_j w[c,j] dpre[t+(K-1)-j, c],  dw[c,j] = sum_t dpre[t,c] x[t-(K-1)+j,
  * c]
  *
- * Channels go in panels, whose weights are transposed once, to (K, panel).  A panel is wide, so that memory is read
+ * Channels go in panels, whose weights are transposed once, to (K, panel); a group's threads share
+ * the panels.  A panel is wide, so that memory is read
  * in long pieces, and its few rows in use stay in cache.  Taps, and for dw steps, are taken four at a time: sums stay
  * in registers for so long.  pre is not kept: a few multiply-adds cost less than writing and reading it. */
 #include "sq/nn.h"
 
 #include <string.h>
 
+#include "sq/parallel.h"
 #include "sq/status.h"
 #include "vmath.h"
 
@@ -71,22 +73,51 @@ SQ_CLONES static void panel_forward(panel p, sq_real *y, size_t ldy)
   }
 }
 
+typedef struct { /* the arguments of a call */
+  const sq_rows *rows;
+  int C, K;
+  const sq_real *x, *weight, *bias, *dy;
+  sq_real *y, *dx, *dweight, *dbias; /* y forward, the others backward */
+  size_t ldx, ldy, lddx;             /* ldy: of y or dy */
+} call;
+
+SQ_INLINE int panels(int C)
+{
+  return (C + PANEL - 1) / PANEL;
+}
+
+/* The panel of channels from c0 on, its weights in w. */
+static panel panel_of(const call *v, size_t c0, sq_real w[][PANEL])
+{
+  const panel p = {
+      .K = v->K, .nc = panel_width((size_t)v->C, c0), .ldx = v->ldx, .w = w, .bias = v->bias + c0};
+  load_weights(p.nc, v->K, v->weight + c0 * (size_t)v->K, w);
+  return p;
+}
+
+static void forward_block(void *ctx, int i)
+{
+  const call *v = ctx;
+  const size_t c0 = (size_t)i * PANEL;
+  sq_real w[SQ_MAX_CONV][PANEL];
+  panel p = panel_of(v, c0, w);
+
+  for (int b = 0; b < v->rows->nseq; ++b) {
+    const size_t r = (size_t)v->rows->off[b];
+    p.T = v->rows->off[b + 1] - v->rows->off[b];
+    p.x = v->x + r * v->ldx + c0;
+    panel_forward(p, v->y + r * v->ldy + c0, v->ldy);
+  }
+}
+
 void sq_nn_conv_silu(const sq_rows *rows, int C, int K, const sq_real *x, int ldx, const sq_real *weight,
                      const sq_real *bias, sq_real *y, int ldy)
 {
-  sq_real w[SQ_MAX_CONV][PANEL];
-
+  call v = {.rows = rows, .C = C, .K = K, .x = x, .weight = weight, .bias = bias, .y = y};
+  v.ldx = (size_t)ldx;
+  v.ldy = (size_t)ldy;
   SQ_ASSERT(1 <= K && K <= SQ_MAX_CONV);
-  for (size_t c0 = 0; c0 < (size_t)C; c0 += PANEL) {
-    panel p = {.K = K, .nc = panel_width((size_t)C, c0), .ldx = (size_t)ldx, .w = w, .bias = bias + c0};
-    load_weights(p.nc, K, weight + c0 * (size_t)K, w);
-    for (int b = 0; b < rows->nseq; ++b) {
-      const size_t r = (size_t)rows->off[b];
-      p.T = rows->off[b + 1] - rows->off[b];
-      p.x = x + r * (size_t)ldx + c0;
-      panel_forward(p, y + r * (size_t)ldy + c0, (size_t)ldy);
-    }
-  }
+  sq_parallel_blocks(panels(C), forward_block, &v);
 }
 
 /* g = dpre of step t */
@@ -163,29 +194,38 @@ SQ_CLONES static void panel_backward(panel p, const sq_real *dy, size_t ldy, sq_
   }
 }
 
+static void backward_block(void *ctx, int i)
+{
+  const call *v = ctx;
+  const size_t c0 = (size_t)i * PANEL, K = (size_t)v->K;
+  sq_real w[SQ_MAX_CONV][PANEL], dw[SQ_MAX_CONV][PANEL], db[PANEL];
+  panel p = panel_of(v, c0, w);
+
+  for (int b = 0; b < v->rows->nseq; ++b) {
+    const size_t r = (size_t)v->rows->off[b];
+    p.T = v->rows->off[b + 1] - v->rows->off[b];
+    p.x = v->x + r * v->ldx + c0;
+    /* Sums of one sequence first, then over sequences: smaller rounding errors than one long sum. */
+    memset(dw, 0, K * sizeof dw[0]);
+    memset(db, 0, sizeof db);
+    panel_backward(p, v->dy + r * v->ldy + c0, v->ldy, v->dx + r * v->lddx + c0, v->lddx, dw, db);
+    for (size_t c = 0; c < p.nc; ++c) {
+      for (size_t j = 0; j < K; ++j) v->dweight[(c0 + c) * K + j] += dw[j][c];
+      v->dbias[c0 + c] += db[c];
+    }
+  }
+}
+
 void sq_nn_conv_silu_back(const sq_rows *rows, int C, int K, const sq_real *x, int ldx, const sq_real *weight,
                           const sq_real *bias, const sq_real *dy, int ldy, sq_real *dx, int lddx,
                           sq_real *dweight, sq_real *dbias)
 {
-  sq_real w[SQ_MAX_CONV][PANEL], dw[SQ_MAX_CONV][PANEL], db[PANEL];
-
+  call v = {.rows = rows, .C = C, .K = K, .x = x, .weight = weight, .bias = bias, .dy = dy, .dx = dx};
+  v.dweight = dweight;
+  v.dbias = dbias;
+  v.ldx = (size_t)ldx;
+  v.ldy = (size_t)ldy;
+  v.lddx = (size_t)lddx;
   SQ_ASSERT(1 <= K && K <= SQ_MAX_CONV && dx != dy);
-  for (size_t c0 = 0; c0 < (size_t)C; c0 += PANEL) {
-    panel p = {.K = K, .nc = panel_width((size_t)C, c0), .ldx = (size_t)ldx, .w = w, .bias = bias + c0};
-    load_weights(p.nc, K, weight + c0 * (size_t)K, w);
-    for (int b = 0; b < rows->nseq; ++b) {
-      const size_t r = (size_t)rows->off[b];
-      p.T = rows->off[b + 1] - rows->off[b];
-      p.x = x + r * (size_t)ldx + c0;
-      /* Sums of one sequence first, then over sequences: smaller rounding errors than one long sum. */
-      memset(dw, 0, (size_t)K * sizeof dw[0]);
-      memset(db, 0, sizeof db);
-      panel_backward(p, dy + r * (size_t)ldy + c0, (size_t)ldy, dx + r * (size_t)lddx + c0, (size_t)lddx, dw,
-                     db);
-      for (size_t c = 0; c < p.nc; ++c) {
-        for (int j = 0; j < K; ++j) dweight[(c0 + c) * (size_t)K + (size_t)j] += dw[j][c];
-        dbias[c0 + c] += db[c];
-      }
-    }
-  }
+  sq_parallel_blocks(panels(C), backward_block, &v);
 }

@@ -49,6 +49,19 @@ for name in softmax s5; do
   done
 done
 
+# Fewer sequences than workers: threads inside a shard, in the chunks of Mamba-2 and in blocks and states of LRU.
+data=${data/'"input_seq_length":16'/'"input_seq_length":300'}
+train='"total_steps":3,"eval_every":3,"lr":0.003'
+cell mamba2 '"layer":"mamba","version":"mamba2","num_layers":1,"hidden_dim":32,"state_dim":32,"num_heads":2,"conv_dim":4,"expansion":2,"glu":true,"prenorm":true,"pooling":"none","token_embedding":true,"vocab_size":32,"output_dim":32' '"batch_size":2'
+cell lru '"layer":"lru","norm":"layer","input_dim":32,"output_dim":32,"pooling":"none","num_layers":1,"hidden_dim":128,"state_dim":96,"prenorm":true' '"ssm_lr":0.001,"batch_size":2'
+echo '{"name":"few","base":["mamba2.json","lru.json"],"analysis":{"protocols":[]}}' >few.json
+expect 0 -- "$s" run few.json --out few.h5 --quiet
+for mix in 1,8 2,4; do
+  rm -f mix.h5
+  expect 0 -- ranks ${mix%,*} "$s" run few.json --out mix.h5 --quiet --threads ${mix#*,} --team ${mix%,*}
+  same_numbers few.h5 mix.h5
+done
+
 # Stopped by a signal to any rank of a team, gone on with another team.
 long="--set train.total_steps=4000 --set train.eval_every=2000 --set run.checkpoint_minutes=0.005"
 expect 0 -- "$s" run s5.json --out whole.h5 --quiet $long
