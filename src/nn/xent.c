@@ -8,7 +8,7 @@
 #include "sq/parallel.h"
 #include "vmath.h"
 
-enum { LANES = 16, MIN_ROWS = 32, SCRATCH_BYTES = 8 << 20 };
+enum { LANES = 16, MIN_ROWS = 32, SCRATCH_BYTES = 4 << 20 };
 
 SQ_CLONES static sq_real row_max(size_t n, const sq_real *x)
 {
