@@ -11,7 +11,7 @@ typedef enum { SQ_N = 0, SQ_T = 1 } sq_trans;
 
 /* C (m,n) = alpha op(A) op(B) + beta C, op(A) (m,k), op(B) (k,n); ld* = row strides.  Empty products are
    fine. sq_gemm works in sq_real, large products in fixed tiles by the threads of the calling group
-   (sq/parallel.h), on CPUs with AVX-512 by src/linalg/gemm512.c instead of BLAS; sq_dgemm works in double, alone. */
+   (sq/parallel.h); sq_dgemm works in double, alone. */
 void sq_gemm(sq_trans ta, sq_trans tb, int m, int n, int k, sq_real alpha, const sq_real *A, int lda,
              const sq_real *B, int ldb, sq_real beta, sq_real *C, int ldc);
 void sq_dgemm(sq_trans ta, sq_trans tb, int m, int n, int k, double alpha, const double *A, int lda,

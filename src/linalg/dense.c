@@ -4,7 +4,6 @@
 #include <math.h>
 #include <string.h>
 
-#include "gemm512.h"
 #include "sq/base.h"
 #include "sq/linalg.h"
 #include "sq/parallel.h"
@@ -21,45 +20,30 @@ static CBLAS_TRANSPOSE blas_trans(sq_trans t)
   return t == SQ_N ? CblasNoTrans : CblasTrans;
 }
 
-/* BLAS insists on leading dimensions of at least 1 and, for some builds, on non-null pointers: an empty product is
-   done here.  Returns 1 if it was one. */
-#define DEFINE_EMPTY(name, real)                                                                             \
-  static int name(int m, int n, int k, real beta, real *C, int ldc)                                          \
+/* BLAS insists on leading dimensions of at least 1 and, for some builds, on non-null pointers: an empty
+   product is done here. */
+#define DEFINE_GEMM(storage, name, real, cblas)                                                              \
+  storage void name(sq_trans ta, sq_trans tb, int m, int n, int k, real alpha, const real *A, int lda,       \
+                    const real *B, int ldb, real beta, real *C, int ldc)                                     \
   {                                                                                                          \
     SQ_ASSERT(m >= 0 && n >= 0 && k >= 0);                                                                   \
-    for (int i = 0; k == 0 && i < m; ++i)                                                                    \
-      for (int j = 0; j < n; ++j) {                                                                          \
-        real *c = C + (size_t)i * (size_t)ldc + j;                                                           \
-        *c = beta == 0 ? 0 : beta * *c;                                                                      \
-      }                                                                                                      \
-    return m == 0 || n == 0 || k == 0;                                                                       \
+    if (m == 0 || n == 0) return;                                                                            \
+    if (k == 0) {                                                                                            \
+      for (int i = 0; i < m; ++i)                                                                            \
+        for (int j = 0; j < n; ++j) {                                                                        \
+          real *c = C + (size_t)i * (size_t)ldc + j;                                                         \
+          *c = beta == 0 ? 0 : beta * *c;                                                                    \
+        }                                                                                                    \
+      return;                                                                                                \
+    }                                                                                                        \
+    cblas(CblasRowMajor, blas_trans(ta), blas_trans(tb), m, n, k, alpha, A, lda, B, ldb, beta, C, ldc);      \
   }
-DEFINE_EMPTY(empty_product, sq_real)
 
 #ifdef SQ_DOUBLE
-#define empty_dproduct empty_product
-#define cblas_gemm     cblas_dgemm
+DEFINE_GEMM(static, whole_gemm, double, cblas_dgemm)
 #else
-DEFINE_EMPTY(empty_dproduct, double)
-#define cblas_gemm cblas_sgemm
+DEFINE_GEMM(static, whole_gemm, float, cblas_sgemm)
 #endif
-
-static void whole_gemm(sq_trans ta, sq_trans tb, int m, int n, int k, sq_real alpha, const sq_real *A,
-                       int lda, const sq_real *B, int ldb, sq_real beta, sq_real *C, int ldc)
-{
-  if (empty_product(m, n, k, beta, C, ldc)) return;
-  if (sq_gemm512_available())
-    sq_gemm512(ta, tb, m, n, k, alpha, A, lda, B, ldb, beta, C, ldc);
-  else
-    cblas_gemm(CblasRowMajor, blas_trans(ta), blas_trans(tb), m, n, k, alpha, A, lda, B, ldb, beta, C, ldc);
-}
-
-void sq_dgemm(sq_trans ta, sq_trans tb, int m, int n, int k, double alpha, const double *A, int lda,
-              const double *B, int ldb, double beta, double *C, int ldc)
-{
-  if (empty_dproduct(m, n, k, beta, C, ldc)) return;
-  cblas_dgemm(CblasRowMajor, blas_trans(ta), blas_trans(tb), m, n, k, alpha, A, lda, B, ldb, beta, C, ldc);
-}
 
 /* Large products are tiles of rows of C, or of columns where there are few rows: whole ones at fixed places, so that
    what a library's kernels make of a tile does not depend on who computes it.  Smaller tiles share the work better and
@@ -108,6 +92,7 @@ void sq_gemm(sq_trans ta, sq_trans tb, int m, int n, int k, sq_real alpha, const
   else
     sq_parallel_blocks(p.ntile, tile, &p);
 }
+DEFINE_GEMM(, sq_dgemm, double, cblas_dgemm)
 
 /* A row-major (m,n) matrix is LAPACK's A^T (n,m), so its QR is LAPACK's LQ of A^T: A^T = L Q^T, R = L^T.  The
    block size of DGELQF is at most 64 in every library met; n * 64 is its optimal workspace. */

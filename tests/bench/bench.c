@@ -1,7 +1,6 @@
 /* tests/bench/bench.c: see bench.h. */
 #include "bench.h"
 
-#include <cblas.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -197,11 +196,10 @@ void bench_gemm_close(bench_gemm *g)
   *g = (bench_gemm){0};
 }
 
-/* The BLAS itself: the program's own products may be another's (src/linalg/gemm512.c). */
 void bench_gemm_run(const bench_gemm *g)
 {
   const int n = BENCH_GEMM_N;
-  cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, n, n, n, 1, g->A, n, g->B, n, 0, g->C, n);
+  sq_gemm(SQ_N, SQ_N, n, n, n, 1, g->A, n, g->B, n, 0, g->C, n);
 }
 
 double bench_gemm_best(const bench_gemm *g, const bench_options *o)

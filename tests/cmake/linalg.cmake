@@ -1,3 +1,2 @@
 sq_test(test_linalg_eigen MODULES linalg)
 sq_test(test_linalg_fft MODULES linalg F32 F64)
-sq_test(test_linalg_gemm MODULES linalg F32 F64)
