@@ -171,7 +171,9 @@ sq_status sq_h5_close(sq_h5 **pf)
   sq_status st = SQ_OK;
   if (f == NULL) return st;
   *pf = NULL;
-  if (H5Fclose(f->file) < 0 && f->temporary != NULL)
+  if (f->temporary != NULL && H5Fflush(f->file, H5F_SCOPE_GLOBAL) < 0)
+    st = sq_fail(SQ_ERR_IO, "%s: cannot be written (%s)", f->path, sq_hdf5_cause());
+  if (H5Fclose(f->file) < 0 && f->temporary != NULL && st == SQ_OK)
     st = sq_fail(SQ_ERR_IO, "%s: cannot be written (%s)", f->path, sq_hdf5_cause());
   if (f->temporary != NULL) {
     if (st == SQ_OK && f->failed)
@@ -538,7 +540,8 @@ static sq_status write_numbers(sq_h5 *f, const char *path, hid_t stored, hid_t g
   sq_status st = SQ_OK;
   if (d < 0 || (count > 0 && H5Dwrite(d, given, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) < 0))
     st = write_failed(f, path);
-  sq_hdf5_drop(d);
+  if (d >= 0 && H5Dclose(d) < 0 && st == SQ_OK) /* small ones reach the disk only here */
+    st = write_failed(f, path);
   sq_hdf5_drop(space);
   sq_hdf5_drop(plist);
   sq_hdf5_drop(links);
@@ -574,14 +577,14 @@ sq_status sq_h5_write_text_attribute(sq_h5 *f, const char *object, const char *n
     st = sq_hdf5_put_long_text(o, name, text) < 0 ? write_failed(f, name) : SQ_OK;
   else if (sq_hdf5_put_text(o, name, text) < 0)
     st = write_failed(f, name);
-  if (o >= 0) H5Oclose(o);
+  if (o >= 0 && H5Oclose(o) < 0 && st == SQ_OK) st = write_failed(f, object);
   return st;
 }
 
 sq_status sq_h5_write_int_attribute(sq_h5 *f, const char *object, const char *name, int value)
 {
   hid_t o = H5Oopen(f->file, object, f->inside);
-  const sq_status st = o < 0 || sq_hdf5_put_int(o, name, value) < 0 ? write_failed(f, object) : SQ_OK;
-  if (o >= 0) H5Oclose(o);
+  sq_status st = o < 0 || sq_hdf5_put_int(o, name, value) < 0 ? write_failed(f, object) : SQ_OK;
+  if (o >= 0 && H5Oclose(o) < 0 && st == SQ_OK) st = write_failed(f, object);
   return st;
 }

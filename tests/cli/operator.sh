@@ -104,6 +104,14 @@ echo text >text.h5
 expect 2 'text.h5 exists' -- "$program" operator transition "$config" $small --out text.h5
 [ "$(cat text.h5)" = text ] || fail "a file that is not ours was changed"
 
+# A disk that gets full: HDF5 keeps rows until it closes their data set, which is then what fails and is named.
+for blocks in 4 32 64; do
+  # shellcheck disable=SC2016
+  expect 4 'full.h5: /operators/.* cannot be written' -- bash -c 'ulimit -f $0; exec "$@"' $blocks "$program" operator transition "$config" \
+    --set model.state_dim=24 --set model.hidden_dim=64 --out full.h5
+  [ -z "$(ls ./full.h5* 2>/dev/null)" ] || fail "a full disk left $(ls ./full.h5*)"
+done
+
 # weights of a results file, and the group added to it; the run's own numbers stay
 run="--set model.hidden_dim=4 --set model.state_dim=8 --set train.total_steps=2 --set dataset.num_train=16 --set dataset.num_valid=8 --set dataset.num_test=8 --set dataset.vocab_size=64 --set model.input_dim=64 --set model.output_dim=64 --set train.batch_size=4 --set analysis.batch_size=2"
 expect 0 -- "$program" run "$config" $run --set run.save_weights=true --out trained.h5 --quiet
