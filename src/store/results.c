@@ -219,7 +219,8 @@ static sq_status add_group(sq_results *r, const char *path)
   SQ_TRY(sq_h5_read_int(r->h5, inner, &cell, &cell_ndim, cells));
   sq_format(inner, sizeof inner, "%s/stage_step", path);
   SQ_TRY(sq_h5_read_int(r->h5, inner, &step, &ndim, steps));
-  if (cell_ndim != 1 || ndim != 2 || steps[0] != cells[0] || steps[1] > 1 << 20 || cells[0] > (size_t)r->file->ncell) {
+  if (cell_ndim != 1 || ndim != 2 || steps[0] != cells[0] || steps[1] > 1 << 20 ||
+      cells[0] > (size_t)r->file->ncell) {
     st = sq_fail(SQ_ERR_DATA, "%s: cell or stage_step of %s has an unexpected shape", r->file->path, path);
     goto done;
   }
@@ -290,6 +291,13 @@ static sq_status load(sq_results *r, const char *path)
                  path);
   }
   if (st != SQ_OK) goto done;
+  if (sq_h5_is_operator_file(path)) {
+    st = sq_fail(SQ_ERR_DATA,
+                 "%s: a file of `seqspectra operator`, without cells; expected a results file, as "
+                 "`seqspectra run` writes it",
+                 path);
+    goto done;
+  }
   st = sq_h5_read_int_attribute(r->h5, "/", "schema_version", &version);
   if (st != SQ_OK) {
     sq_error_clear();
