@@ -294,8 +294,8 @@ static void job_clear(operator_job *j)
   free(j->certified);
 }
 
-static sq_status job_create(const sq_model *m, const char *label, int layer, const options *o,
-                            operator_job *j)
+/* What is computed, and how; no memory is taken. */
+static sq_status job_plan(const sq_model *m, const char *label, int layer, const options *o, operator_job *j)
 {
   sq_lti f = {0};
   *j = (operator_job){.label = label, .layer = layer, .mixer = sq_model_mixer(m, layer)};
@@ -312,11 +312,29 @@ static sq_status job_create(const sq_model *m, const char *label, int layer, con
   if (strcmp(o->method, "dense") == 0) j->method = OPERATOR_DENSE;
   if (strcmp(o->method, "distributed") == 0) j->method = OPERATOR_DISTRIBUTED;
   if (!f.dense) j->method = OPERATOR_DIAGONAL;
+  j->dealt = j->method == OPERATOR_DENSE ||
+             (j->method == OPERATOR_SECULAR && j->n < SQ_OPERATOR_DEAL_BELOW && j->count >= sq_app_nrank());
   if (j->method == OPERATOR_DISTRIBUTED && !sq_eigen_has_scalapack())
     return sq_fail(SQ_ERR_USAGE, "operator transition: --method distributed: built without ScaLAPACK: %s",
                    sq_eigen_scalapack());
-  j->dealt = j->method == OPERATOR_DENSE ||
-             (j->method == OPERATOR_SECULAR && j->n < SQ_OPERATOR_DEAL_BELOW && j->count >= sq_app_nrank());
+  return SQ_OK;
+}
+
+/* Bytes of this rank for the layer. */
+static double job_bytes(const operator_job *j)
+{
+  const double value = sizeof *j->lambda + sizeof *j->radius + sizeof *j->backward + sizeof *j->condition +
+                       sizeof *j->sensitivity + sizeof *j->certified;
+  const double n = j->n, matrix = n * n * sizeof *j->lambda;
+  workspace w = {0};
+  sq_arena plan = {0};
+  if (j->method != OPERATOR_DIAGONAL) workspace_take(&plan, j, &w);
+  return (double)j->count * (n * value + sizeof *j->trace) + (double)plan.used +
+         (j->method == OPERATOR_DISTRIBUTED ? matrix / sq_app_nrank() : 0);
+}
+
+static sq_status job_create(operator_job *j)
+{
   const size_t all = (size_t)j->count * (size_t)j->n;
   j->lambda = sq_calloc(all, sizeof *j->lambda, "eigenvalues");
   j->radius = sq_calloc(all, sizeof *j->radius, "eigenvalues");
@@ -399,6 +417,7 @@ typedef struct {
   char *skip;  /* (cells) 1: not asked for, a repetition, or it changes with time */
   sq_segment segment;
   size_t nvalue, nbad;
+  int nlocal; /* ranks that share this machine's memory */
   int marked; /* a share that was printed; on rank 0 */
 } run;
 
@@ -407,7 +426,8 @@ static sq_status one_layer(run *r, const sq_model *m, int cell, const char *labe
 {
   operator_job j = {0};
   sq_status st;
-  SQ_TRY(sq_app_agree(job_create(m, label, layer, r->o, &j)));
+  SQ_TRY(sq_app_agree(job_plan(m, label, layer, r->o, &j)));
+  SQ_TRY(sq_app_agree(job_create(&j)));
   j.config = sq_config_json(sq_experiment_cell(r->grid, cell));
   j.weights = r->o->weights ? r->o->weights : "";
   j.segment = &r->segment;
@@ -511,6 +531,22 @@ static sq_status survey_model(const run *r, const sq_config *c, const sq_model *
   return SQ_OK;
 }
 
+/* The parameters, and the largest of the layers. */
+static sq_status check_memory(const run *r, const sq_config *c, const sq_model *m)
+{
+  double largest = 0;
+  sq_status st;
+  for (int l = 0; l < sq_model_nlayer(m); ++l) {
+    operator_job j;
+    if (r->o->layer >= 0 && r->o->layer != l) continue;
+    SQ_TRY(job_plan(m, "", l, r->o, &j));
+    largest = fmax(largest, job_bytes(&j));
+  }
+  st = sq_cells_check_bytes(c, (double)sq_model_params(m)->total * sizeof(sq_real) + largest, r->nlocal);
+done:
+  return st;
+}
+
 typedef struct {
   char text[512]; /* why a model has no matrix */
 } reason;
@@ -523,7 +559,10 @@ static sq_status survey_cell(run *r, int cell, reason *why)
   sq_status st;
   SQ_TRY(model_of(c, &m));
   SQ_TRY(survey_model(r, c, m, &varies));
-  if (varies < 0) goto done;
+  if (varies < 0) {
+    st = check_memory(r, c, m);
+    goto done;
+  }
   r->skip[cell] = 2;
   sq_format(why->text, sizeof why->text,
             "%.200s: layer %d (%s) has another transition at every step: there is no one matrix",
@@ -623,6 +662,7 @@ sq_status sq_app_operator(int argc, char **argv)
   SQ_TRY(sq_app_agree(name_output(&o, grid, out)));
   sq_blas_set_threads(sq_config_int(sq_experiment_cell(grid, 0), "run.threads"));
   r.skip = sq_calloc((size_t)sq_experiment_ncell(grid), 1, "cells");
+  r.nlocal = sq_ranks_here();
   SQ_TRY(survey(&r));
   sq_segment_fill(MPI_COMM_WORLD, &r.segment, sq_config_int(sq_experiment_cell(grid, 0), "run.threads"));
   SQ_TRY(sq_app_agree(sq_app_rank() == 0 ? open_output(out, &r.file) : SQ_OK));

@@ -27,6 +27,14 @@ done
 rm link.h5
 [ -z "$(ls ./*.h5* 2>/dev/null)" ] || fail "a refused command left $(ls ./*.h5*)"
 
+# ---- more than the memory: refused before anything of that size is taken, as by run
+huge="$SQ_SOURCE/configs/quickstart/mqar-lru.json --set model.state_dim=65536 --set model.hidden_dim=32768 --set model.num_layers=64"
+needs='needs .* of memory \([0-9]* bytes\).*this machine has'
+expect 2 "$needs" -- ranks 2 "$program" operator transition $huge
+expect 2 "$needs" -- "$program" operator transition "$config" --set model.hidden_dim=65536 --set model.num_layers=64
+expect 2 "$needs" -- "$program" verify $huge
+expect 2 "$needs" -- "$program" analyze $huge --weights missing.h5
+
 # ---- the same bits on any number of ranks, but for the distributed QR iteration.  Three matrices: dealt out to up to three
 # ranks, shared by four.
 run_parts="--exclude-path /operators/transition/mqar-s4/layer0/run --exclude-path /operators/transition/mqar-s4/layer1/run"
