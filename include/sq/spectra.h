@@ -119,6 +119,9 @@ void sq_lti_spectrum_take(sq_arena *a, int n, sq_lti_spectrum *s);
 void sq_lti_eigenvalues(const sq_lti *f, double relative, sq_lti_spectrum *s, void *work);
 /* lambda = (1 + step mu/2)/(1 - step mu/2) */
 sq_complex sq_lti_bilinear(double step, sq_complex mu);
+/* Radius of a disc around lambda, the rounded sq_lti_bilinear(step, mu), that holds the image of the disc of radius r
+   around mu; INFINITY where that reaches the pole. */
+double sq_lti_disc(double step, sq_complex mu, double r, sq_complex lambda);
 
 /* Energy of the impulse response, e[k] += |Re(C A^k B) + (D if k = 0)|_F^2, k < T.  work: sq_lti_energy_work
    doubles. */

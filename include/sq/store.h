@@ -52,10 +52,18 @@
  *
  *   /segments/             64 rows, one for each start or resume: time, program_version, cpu, blas, blas_kernel, mpi, hdf5,
  *                          hosts, ranks, threads
- *   /operators/transition/<label>/layer<k>/     added by `operator transition`, here or in a file of its own:
- *     lambda               (channel, state) complex; attributes units, method (secular, dense, distributed, diagonal)
+ *   /operators/transition/<label>/layer<k>/     added by `operator transition`, here or in a file of its own, whose root has
+ *                          schema_version, program and precision; attributes method (secular, dense, distributed,
+ *                          diagonal), config (of the cell, JSON) and weights (file that they are from, "" if initial)
+ *     channel, state       dimension scales
+ *     lambda               (channel, state) complex
+ *     lambda_radius        (channel, state) of the disc around lambda that holds the eigenvalue of the stored parameters:
+ *                          method secular; diagonal: 0
  *     backward_error       (channel, state) |A x - lambda x| / (|A| |x|); diagonal: 0
  *     certified            (channel, state) int64: 1 proven by a disc of its own (method secular; diagonal), else 0
+ *     condition, sensitivity     (channel, state); not for diagonal matrices
+ *     run/                 attributes time, program_version, cpu, blas, blas_kernel, mpi, hdf5, hosts, ranks, threads;
+ *                          matrices_s, eigenvalues_s, checks_s of rank 0
  *   /weights/<cell>/<name> if run.save_weights: the `trained` parameters, in the published names and shapes
  */
 #pragma once
@@ -198,13 +206,15 @@ sq_status sq_results_damaged(const sq_results *r, int *damaged, int *bad);
 /* ---- untrusted HDF5 files: parity cases and weights -------------------------------------------------- */
 typedef struct sq_h5 sq_h5;
 sq_status sq_h5_open(const char *path, sq_h5 **f); /* SQ_ERR_DATA */
-sq_status sq_h5_create_file(const char *path,
-                            sq_h5 **f); /* SQ_ERR_IO; written to a temporary name, renamed by close */
-/* Adds to a results file that no run writes (its lock is held until close): the changed copy takes the file's
-   name at close.  SQ_ERR_DATA if it is none, SQ_ERR_USAGE if a run writes it, SQ_ERR_IO. */
+/* Written to a temporary name, renamed by close, with the file's lock held until then.  SQ_ERR_USAGE if another process
+   writes it, SQ_ERR_IO. */
+sq_status sq_h5_create_file(const char *path, sq_h5 **f);
+/* Adds to a results file in the same way: a changed copy takes the file's name.  SQ_ERR_DATA if it is none, SQ_ERR_USAGE
+   if a run writes it, SQ_ERR_IO. */
 sq_status sq_h5_extend_results(const char *path, sq_h5 **f);
-sq_status sq_h5_close(sq_h5 **f); /* SQ_ERR_IO if the data could not be written */
-void sq_h5_abandon(sq_h5 **f);    /* closes; nothing that was written appears.  NULL is fine */
+sq_status sq_h5_close(sq_h5 **f);            /* SQ_ERR_IO if the data could not be written */
+void sq_h5_abandon(sq_h5 **f);               /* closes; nothing that was written appears.  NULL is fine */
+const char *sq_h5_temporary(const sq_h5 *f); /* borrowed; NULL if it is read */
 int sq_h5_exists(const sq_h5 *f, const char *path); /* a dataset or group; external links count as absent */
 /* Names of the members of a group, sorted, *owned* (free each, then the array). */
 sq_status sq_h5_list(const sq_h5 *f, const char *group, char ***name, int *n);
@@ -222,6 +232,12 @@ sq_status sq_h5_write_complex(sq_h5 *f, const char *path, int ndim, const size_t
                               const sq_complex *data); /* compound {r, i} */
 sq_status sq_h5_write_text_attribute(sq_h5 *f, const char *object, const char *name, const char *text);
 sq_status sq_h5_write_int_attribute(sq_h5 *f, const char *object, const char *name, int value);
+/* A dimension scale: the integers first .. first + n - 1. */
+sq_status sq_h5_write_axis(sq_h5 *f, const char *path, size_t n, int first, const char *long_name);
+/* The scale of each dimension of a data set; once for each, and each scale is of this file.  Written by close. */
+sq_status sq_h5_use_axes(sq_h5 *f, const char *path, int ndim, const char *const *axis);
+/* A readable file with /operators and no cells: as `operator` writes it by itself. */
+int sq_h5_is_operator_file(const char *path);
 const char *sq_hdf5_version(void);
 /* HDF5 could not write or close something in this process.  Its own end, which MPI_Finalize starts, then crashes or waits for
    ranks that do not come: end by _exit. */

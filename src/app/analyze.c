@@ -101,6 +101,7 @@ static sq_status one_cell(analysis *a, const char *path, options *o)
                              &a->experiment));
   a->config = sq_experiment_cell(a->experiment, 0);
   SQ_TRY(sq_cells_create(a->experiment, 0, &a->cells));
+  SQ_TRY(sq_cells_check_memory(a->cells, 1, 1));
 done:
   return st;
 }

@@ -50,6 +50,9 @@ size_t sq_cells_shared_bytes(const sq_cells *c);
    warning if they take nearly all: SQ_ERR_USAGE with the largest cell, the bytes needed and there, and what to
    reduce.  Nothing of that size has been allocated. */
 sq_status sq_cells_check_memory(const sq_cells *c, int nlocal, int team);
+/* Whether `bytes` on each of `nlocal` ranks, for a command that does not train, fit into this machine's memory:
+   SQ_ERR_USAGE with what is needed and there. */
+sq_status sq_cells_check_bytes(const sq_config *c, double bytes, int nlocal);
 /* Ranks, in whole teams, whose largest cells fit into this machine's memory together, at most `most`; 0: none. */
 int sq_cells_ranks_that_fit(const sq_cells *c, int most, int team);
 
@@ -119,6 +122,8 @@ void sq_job_clear(sq_worker_state *w);
 void sq_segment_fill(MPI_Comm comm, sq_segment *s, int threads);
 /* Distinct host names of comm's ranks, on its rank 0; returns how many there are. */
 int sq_hosts_gather(MPI_Comm comm, char *out, size_t cap);
+/* Ranks of MPI_COMM_WORLD on this machine, which share its memory.  Collective. */
+int sq_ranks_here(void);
 
 /* ---- weights.c ----------------------------------------------------------------------------------------- */
 /* theta (params total) from /params, else /weights/<cell>, else the root of the file; grid: the configuration as

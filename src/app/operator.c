@@ -4,8 +4,8 @@
  * A matrix is A = diag(a) - u v^*, the discretisation of diag(lam) - p p^*.  Three ways to its eigenvalues:
  *   dense        LAPACK (ZGEEV) on A; the matrices are dealt out over the ranks
  *   distributed  ScaLAPACK on A, one matrix after the other over all ranks
- *   secular      the secular equation of diag(lam) - p p^* in quadruple precision, one matrix after the other over all
- *                ranks; with a proof for each eigenvalue, mapped to A by (1 + step mu/2)/(1 - step mu/2)
+ *   secular      the secular equation of diag(lam) - p p^* in quadruple precision, small matrices dealt out, large ones one
+ *                after the other over all ranks; with a proof for each eigenvalue, mapped to A by (1 + step mu/2)/(1 - step mu/2)
  * Whatever the way, each value's backward error as an eigenvalue of A, its condition and what one rounding of the
  * stored parameters does to it are taken, which costs O(n). */
 #include <cjson/cJSON.h>
@@ -20,6 +20,8 @@
 #include "operator.h"
 #include "sq/base.h"
 #include "sq/linalg.h"
+
+#define MAX_NAME 4096 /* of the file */
 
 typedef struct {
   const char *weights, *out, *method, *path;
@@ -38,6 +40,11 @@ typedef struct {
   sq_complex *mu, *lam, *p; /* (n) of the last secular equation */
   void *secular;
 } workspace;
+
+static MPI_Comm team_of(const operator_job *j)
+{
+  return j->dealt ? MPI_COMM_SELF : MPI_COMM_WORLD;
+}
 
 static void workspace_take(sq_arena *a, const operator_job *j, workspace *w)
 {
@@ -59,7 +66,7 @@ static void workspace_take(sq_arena *a, const operator_job *j, workspace *w)
   w->lam = SQ_TAKE(a, n, sq_complex);
   w->p = SQ_TAKE(a, n, sq_complex);
   if (j->method == OPERATOR_SECULAR)
-    w->secular = sq_arena_take(a, sq_eigen_secular_bytes(MPI_COMM_WORLD, j->n), 1);
+    w->secular = sq_arena_take(a, sq_eigen_secular_bytes(team_of(j), j->n), 1);
 }
 
 static sq_complex entry(const void *user, int i, int j)
@@ -102,20 +109,23 @@ static void solve_equation(const operator_job *j, workspace *w)
   const sq_rank_one A = {j->n, w->f.lam, w->f.p, w->f.p};
   sq_secular r = {.mu = w->mu, .radius = w->radius, .certified = w->certified};
   if (w->solved && memcmp(w->lam, w->f.lam, bytes) == 0 && memcmp(w->p, w->f.p, bytes) == 0) return;
-  sq_eigen_secular(MPI_COMM_WORLD, &A, 0, &r, w->secular);
+  sq_eigen_secular(team_of(j), &A, 0, &r, w->secular);
   memcpy(w->lam, w->f.lam, bytes);
   memcpy(w->p, w->f.p, bytes);
   w->solved = 1;
 }
 
-static void solve_secular(const operator_job *j, workspace *w, sq_complex *lambda, int64_t *certified)
+/* Values at and after `at` of the job's arrays. */
+static void solve_secular(operator_job *j, workspace *w, size_t at)
 {
+  const int mine = j->dealt || sq_app_rank() == 0; /* the arrays but lambda are summed over the ranks below */
   solve_equation(j, w);
   for (int i = 0; i < j->n; ++i) {
-    const sq_complex half = 0.5 * w->f.step * w->mu[i];
-    lambda[i] = (1 + half) / (1 - half);
-    certified[i] = /* summed over the ranks below */
-        sq_app_rank() == 0 && w->certified[i] && sq_operator_finite(lambda[i]);
+    const sq_complex lambda = sq_lti_bilinear(w->f.step, w->mu[i]);
+    j->lambda[at + (size_t)i] = lambda;
+    if (!mine) continue;
+    j->radius[at + (size_t)i] = sq_lti_disc(w->f.step, w->mu[i], w->radius[i], lambda);
+    j->certified[at + (size_t)i] = w->certified[i] && sq_operator_finite(lambda);
   }
 }
 
@@ -175,7 +185,6 @@ static sq_status cross_check(operator_job *j, workspace *w)
 {
   const sq_rank_one A = {j->n, w->f.a, w->f.u, w->f.v};
   const sq_status st = solve_dense(j, w, w->mu);
-  w->solved = 0;
   if (st != SQ_OK) return st;
   for (int i = 0; i < j->n; ++i) {
     sq_eigenvalue_quality q;
@@ -200,7 +209,7 @@ static double trace_error(const operator_job *j, const sq_lti *f, const sq_compl
 /* ---- one layer ------------------------------------------------------------------------------------------ */
 static sq_status solve_channel(operator_job *j, const sq_real *theta, workspace *w, int c)
 {
-  const int rank = sq_app_rank(), nrank = sq_app_nrank(), shared = j->method != OPERATOR_DENSE;
+  const int rank = sq_app_rank(), nrank = sq_app_nrank(), shared = !j->dealt;
   const size_t at = (size_t)c * (size_t)j->n;
   double start = sq_wall_s();
   sq_status st;
@@ -211,15 +220,15 @@ static sq_status solve_channel(operator_job *j, const sq_real *theta, workspace 
   j->build_s += sq_wall_s() - start, start = sq_wall_s();
   if (j->method == OPERATOR_DENSE) st = solve_dense(j, w, j->lambda + at);
   if (j->method == OPERATOR_DISTRIBUTED) st = solve_distributed(j, w, j->lambda + at);
-  if (j->method == OPERATOR_SECULAR) solve_secular(j, w, j->lambda + at, j->certified + at);
+  if (j->method == OPERATOR_SECULAR) solve_secular(j, w, at);
   if (st != SQ_OK) return st;
   j->solve_s += sq_wall_s() - start, start = sq_wall_s();
   check_values(j, w, at, shared ? rank : 0, shared ? nrank : 1);
   if (!shared || rank == 0) j->trace[c] = trace_error(j, &w->f, j->lambda + at);
-  if (c == 0 && j->cross_check && rank == 0) st = cross_check(j, w);
   if (c == 0 && j->cross_check) {
+    if (rank == 0) st = cross_check(j, w);
     w->solved = 0; /* on every rank, as on the one that has used the space */
-    st = sq_app_agree(st);
+    if (shared) st = sq_app_agree(st);
   }
   j->check_s += sq_wall_s() - start;
   return st;
@@ -261,7 +270,8 @@ static sq_status solve_layer(operator_job *j, const sq_real *theta)
   for (int c = 0; c < j->count && st == SQ_OK; ++c) st = solve_channel(j, theta, &w, c);
   SQ_TRY(sq_app_agree(st));
   if (sq_app_nrank() > 1) {
-    if (j->method == OPERATOR_DENSE) sum_to_all(j->lambda, 2 * all, MPI_DOUBLE);
+    if (j->dealt) sum_to_all(j->lambda, 2 * all, MPI_DOUBLE);
+    sum_to_all(j->radius, all, MPI_DOUBLE);
     sum_to_all(j->backward, all, MPI_DOUBLE);
     sum_to_all(j->condition, all, MPI_DOUBLE);
     sum_to_all(j->sensitivity, all, MPI_DOUBLE);
@@ -276,6 +286,7 @@ done:
 static void job_clear(operator_job *j)
 {
   free(j->lambda);
+  free(j->radius);
   free(j->backward);
   free(j->condition);
   free(j->sensitivity);
@@ -283,8 +294,8 @@ static void job_clear(operator_job *j)
   free(j->certified);
 }
 
-static sq_status job_create(const sq_model *m, const char *label, int layer, const options *o,
-                            operator_job *j)
+/* What is computed, and how; no memory is taken. */
+static sq_status job_plan(const sq_model *m, const char *label, int layer, const options *o, operator_job *j)
 {
   sq_lti f = {0};
   *j = (operator_job){.label = label, .layer = layer, .mixer = sq_model_mixer(m, layer)};
@@ -301,17 +312,38 @@ static sq_status job_create(const sq_model *m, const char *label, int layer, con
   if (strcmp(o->method, "dense") == 0) j->method = OPERATOR_DENSE;
   if (strcmp(o->method, "distributed") == 0) j->method = OPERATOR_DISTRIBUTED;
   if (!f.dense) j->method = OPERATOR_DIAGONAL;
+  j->dealt = j->method == OPERATOR_DENSE ||
+             (j->method == OPERATOR_SECULAR && j->n < SQ_OPERATOR_DEAL_BELOW && j->count >= sq_app_nrank());
   if (j->method == OPERATOR_DISTRIBUTED && !sq_eigen_has_scalapack())
     return sq_fail(SQ_ERR_USAGE, "operator transition: --method distributed: built without ScaLAPACK: %s",
                    sq_eigen_scalapack());
+  return SQ_OK;
+}
+
+/* Bytes of this rank for the layer. */
+static double job_bytes(const operator_job *j)
+{
+  const double value = sizeof *j->lambda + sizeof *j->radius + sizeof *j->backward + sizeof *j->condition +
+                       sizeof *j->sensitivity + sizeof *j->certified;
+  const double n = j->n, matrix = n * n * sizeof *j->lambda;
+  workspace w = {0};
+  sq_arena plan = {0};
+  if (j->method != OPERATOR_DIAGONAL) workspace_take(&plan, j, &w);
+  return (double)j->count * (n * value + sizeof *j->trace) + (double)plan.used +
+         (j->method == OPERATOR_DISTRIBUTED ? matrix / sq_app_nrank() : 0);
+}
+
+static sq_status job_create(operator_job *j)
+{
   const size_t all = (size_t)j->count * (size_t)j->n;
   j->lambda = sq_calloc(all, sizeof *j->lambda, "eigenvalues");
+  j->radius = sq_calloc(all, sizeof *j->radius, "eigenvalues");
   j->backward = sq_calloc(all, sizeof *j->backward, "eigenvalues");
   j->condition = sq_calloc(all, sizeof *j->condition, "eigenvalues");
   j->sensitivity = sq_calloc(all, sizeof *j->sensitivity, "eigenvalues");
   j->trace = sq_calloc((size_t)j->count, sizeof *j->trace, "eigenvalues");
   j->certified = sq_calloc(all, sizeof *j->certified, "eigenvalues");
-  return j->lambda && j->backward && j->condition && j->sensitivity && j->trace && j->certified
+  return j->lambda && j->radius && j->backward && j->condition && j->sensitivity && j->trace && j->certified
              ? SQ_OK
              : SQ_ERR_MEMORY;
 }
@@ -325,16 +357,15 @@ static const int caught[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1};
 static void on_signal(int sig)
 {
   unlink(unfinished);
-  if (*unfinished_lock) unlink(unfinished_lock);
+  unlink(unfinished_lock);
   signal(sig, SIG_DFL);
   raise(sig);
 }
 
-/* extended: the lock of the file that is extended is ours too. */
-static void catch_signals(const char *out, int extended)
+static void catch_signals(const char *out, const sq_h5 *f)
 {
-  sq_format(unfinished, sizeof unfinished, "%s.tmp.%ld", out, (long)getpid());
-  if (extended) sq_format(unfinished_lock, sizeof unfinished_lock, "%s.lock", out);
+  sq_format(unfinished, sizeof unfinished, "%s", sq_h5_temporary(f));
+  sq_format(unfinished_lock, sizeof unfinished_lock, "%s.lock", out);
   for (size_t i = 0; i < sizeof caught / sizeof *caught; ++i) signal(caught[i], on_signal);
 }
 
@@ -353,14 +384,14 @@ static sq_status open_output(const char *out, sq_h5 **f)
   for (size_t i = 0; i < sizeof caught / sizeof *caught; ++i) sigaddset(&held, caught[i]);
   pthread_sigmask(SIG_BLOCK, &held, &before);
   sq_status st = extended ? sq_h5_extend_results(out, f) : sq_h5_create_file(out, f);
-  if (st == SQ_OK) catch_signals(out, extended);
+  if (st == SQ_OK) catch_signals(out, *f);
   pthread_sigmask(SIG_SETMASK, &before, NULL);
   if (st == SQ_ERR_DATA) {
     sq_error_clear();
-    st = sq_fail(
-        SQ_ERR_USAGE,
-        "operator transition: %s exists and is no results file of this version; choose another --out", out);
+    st = sq_fail(SQ_ERR_USAGE, "operator transition: %s exists already and is %s; choose another --out", out,
+                 sq_h5_is_operator_file(out) ? "a file of this command" : "no results file of this version");
   }
+  if (st == SQ_OK && !extended) st = sq_operator_write_root(*f);
   return st;
 }
 
@@ -384,19 +415,27 @@ typedef struct {
   const sq_experiment *grid;
   sq_h5 *file; /* rank 0 */
   char *skip;  /* (cells) 1: not asked for, a repetition, or it changes with time */
+  sq_segment segment;
   size_t nvalue, nbad;
+  int nlocal; /* ranks that share this machine's memory */
+  int marked; /* a share that was printed; on rank 0 */
 } run;
 
-static sq_status one_layer(run *r, const sq_model *m, const char *label, int layer, const sq_real *theta)
+static sq_status one_layer(run *r, const sq_model *m, int cell, const char *label, int layer,
+                           const sq_real *theta)
 {
   operator_job j = {0};
   sq_status st;
-  SQ_TRY(sq_app_agree(job_create(m, label, layer, r->o, &j)));
+  SQ_TRY(sq_app_agree(job_plan(m, label, layer, r->o, &j)));
+  SQ_TRY(sq_app_agree(job_create(&j)));
+  j.config = sq_config_json(sq_experiment_cell(r->grid, cell));
+  j.weights = r->o->weights ? r->o->weights : "";
+  j.segment = &r->segment;
   SQ_TRY(solve_layer(&j, theta));
   r->nvalue += (size_t)j.count * (size_t)j.n;
   r->nbad += sq_operator_bad(&j);
   if (sq_app_rank() == 0) {
-    st = sq_operator_print(&j);
+    st = sq_operator_print(&j, &r->marked);
     if (st == SQ_OK) st = sq_operator_write(r->file, &j);
   }
   SQ_TRY(sq_app_agree(st));
@@ -461,7 +500,7 @@ static sq_status one_cell(run *r, int cell)
   SQ_TRY(sq_app_agree(st));
   label_of(r, cell, label);
   for (int l = 0; l < sq_model_nlayer(m); ++l)
-    if (r->o->layer < 0 || r->o->layer == l) SQ_TRY(one_layer(r, m, label, l, theta));
+    if (r->o->layer < 0 || r->o->layer == l) SQ_TRY(one_layer(r, m, cell, label, l, theta));
 done:
   free(theta);
   sq_model_destroy(&m);
@@ -492,6 +531,22 @@ static sq_status survey_model(const run *r, const sq_config *c, const sq_model *
   return SQ_OK;
 }
 
+/* The parameters, and the largest of the layers. */
+static sq_status check_memory(const run *r, const sq_config *c, const sq_model *m)
+{
+  double largest = 0;
+  sq_status st;
+  for (int l = 0; l < sq_model_nlayer(m); ++l) {
+    operator_job j;
+    if (r->o->layer >= 0 && r->o->layer != l) continue;
+    SQ_TRY(job_plan(m, "", l, r->o, &j));
+    largest = fmax(largest, job_bytes(&j));
+  }
+  st = sq_cells_check_bytes(c, (double)sq_model_params(m)->total * sizeof(sq_real) + largest, r->nlocal);
+done:
+  return st;
+}
+
 typedef struct {
   char text[512]; /* why a model has no matrix */
 } reason;
@@ -504,7 +559,10 @@ static sq_status survey_cell(run *r, int cell, reason *why)
   sq_status st;
   SQ_TRY(model_of(c, &m));
   SQ_TRY(survey_model(r, c, m, &varies));
-  if (varies < 0) goto done;
+  if (varies < 0) {
+    st = check_memory(r, c, m);
+    goto done;
+  }
   r->skip[cell] = 2;
   sq_format(why->text, sizeof why->text,
             "%.200s: layer %d (%s) has another transition at every step: there is no one matrix",
@@ -571,13 +629,26 @@ done:
   return st;
 }
 
+/* --out, or a name that says what is in the file. */
+static sq_status name_output(const options *o, const sq_experiment *grid, char out[MAX_NAME])
+{
+  static const char suffix[] = "-transition";
+  const char *name = sq_experiment_name(grid);
+  const size_t n = strlen(name), k = strlen(suffix);
+  const int said = n >= k && strcmp(name + n - k, suffix) == 0;
+  const int len = o->out ? snprintf(out, MAX_NAME, "%s", o->out)
+                         : snprintf(out, MAX_NAME, "%s%s.h5", name, said ? "" : suffix);
+  return len < MAX_NAME ? SQ_OK
+                        : sq_fail(SQ_ERR_USAGE, "operator transition: the name of the file is too long");
+}
+
 sq_status sq_app_operator(int argc, char **argv)
 {
   static options o; /* the list of words is too large for a stack */
   static sq_words w;
   sq_experiment *grid = NULL;
   run r = {.o = &o};
-  char out[4096];
+  char out[MAX_NAME];
   sq_status st;
   o = (options){.method = "auto", .cell = -1, .layer = -1, .channel = -1};
   SQ_TRY(sq_app_agree(parse(argc, argv, &o, &w)));
@@ -588,17 +659,16 @@ sq_status sq_app_operator(int argc, char **argv)
                  w.v[1], sq_experiment_ncell(grid), sq_experiment_ncell(grid) == 1 ? "" : "s");
     goto done;
   }
-  if (o.out ? snprintf(out, sizeof out, "%s", o.out) >= (int)sizeof out
-            : snprintf(out, sizeof out, "%s-transition.h5", sq_experiment_name(grid)) >= (int)sizeof out) {
-    st = sq_fail(SQ_ERR_USAGE, "operator transition: the name of the file is too long");
-    goto done;
-  }
+  SQ_TRY(sq_app_agree(name_output(&o, grid, out)));
   sq_blas_set_threads(sq_config_int(sq_experiment_cell(grid, 0), "run.threads"));
   r.skip = sq_calloc((size_t)sq_experiment_ncell(grid), 1, "cells");
+  r.nlocal = sq_ranks_here();
   SQ_TRY(survey(&r));
+  sq_segment_fill(MPI_COMM_WORLD, &r.segment, sq_config_int(sq_experiment_cell(grid, 0), "run.threads"));
   SQ_TRY(sq_app_agree(sq_app_rank() == 0 ? open_output(out, &r.file) : SQ_OK));
   SQ_TRY(all_cells(&r));
   SQ_TRY(sq_app_agree(r.file ? sq_h5_close(&r.file) : SQ_OK));
+  if (sq_app_rank() == 0 && r.marked) sq_operator_print_footnote();
   if (sq_app_rank() == 0) printf("results: %s\n", out);
   if (r.nbad > 0)
     st = sq_fail(

@@ -17,6 +17,13 @@
      distributed, 2 ranks     1.5    11     -
    O(n) memory where the dense matrix needs O(n^2), and O(n^2) a sweep against O(n^3). */
 #define SQ_OPERATOR_DENSE_BELOW 32
+/* Below this order the secular equation deals out whole matrices where there is one for each rank: exchanges within one
+   cost more than they save.  Seconds for four different matrices on two ranks of two cores that others used too:
+     order                     64     256    512
+     each over both ranks      0.52   1.7    5.0
+     dealt out                 0.05   0.5    5.3
+   Equal ones, as initialised, are solved once a rank. */
+#define SQ_OPERATOR_DEAL_BELOW 512
 /* Below this order --method auto has LAPACK do the first matrix of a layer too, for comparison. */
 #define SQ_OPERATOR_ALONE_FROM 512
 /* A backward stable method leaves a few n eps: 16 n eps is 1.5e-11 at the largest order that a configuration may
@@ -26,12 +33,15 @@
 typedef enum { OPERATOR_DENSE, OPERATOR_DISTRIBUTED, OPERATOR_SECULAR, OPERATOR_DIAGONAL } operator_method;
 
 typedef struct {
-  const char *label;
+  const char *label, *config, *weights; /* config: resolved, JSON; weights: the file, or "" */
+  const sq_segment *segment;
   const sq_mixer *mixer;
   int layer, n, first, count; /* channels first .. first + count - 1 */
   operator_method method;
+  int dealt; /* whole matrices to ranks, instead of each over all of them */
   int cross_check;
   sq_complex *lambda;       /* (count,n) */
+  double *radius;           /* (count,n) of the disc that holds the eigenvalue; method secular, diagonal: 0 */
   double *backward, *trace; /* (count,n), (count) relative error of the sum */
   double *condition;        /* (count,n) |y^* x| of unit eigenvectors */
   double *sensitivity;      /* (count,n) to first order, of one rounding of every stored parameter */
@@ -43,5 +53,8 @@ typedef struct {
 int sq_operator_finite(sq_complex z);
 /* Values that are not finite or whose backward error is above SQ_OPERATOR_BACKWARD_MOST or not a number. */
 size_t sq_operator_bad(const operator_job *j);
-sq_status sq_operator_print(const operator_job *j);
+/* *marked: set to 1 if a share is marked, which sq_operator_print_footnote() then explains. */
+sq_status sq_operator_print(const operator_job *j, int *marked);
+void sq_operator_print_footnote(void);
+sq_status sq_operator_write_root(sq_h5 *f); /* of a file of its own */
 sq_status sq_operator_write(sq_h5 *f, const operator_job *j);

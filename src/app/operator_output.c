@@ -70,7 +70,7 @@ static void mark(const operator_job *j, int marked[SQ_NRADIUS])
   }
 }
 
-static void print_shares(const operator_job *j, const double *log_radius)
+static int print_shares(const operator_job *j, const double *log_radius)
 {
   double share[SQ_NRADIUS];
   int marked[SQ_NRADIUS], any = 0;
@@ -85,26 +85,28 @@ static void print_shares(const operator_job *j, const double *log_radius)
     any |= marked[b];
   }
   printf("\n");
-  if (any)
-    printf("               * one rounding (%s) of the stored parameters moves this share by more than one "
-           "value\n"
-           "               and one percentage point, to first order: it says nothing about the parameters "
-           "meant\n",
-           SQ_PRECISION);
+  return any;
 }
 
-/* x (count n) is borrowed. */
-static void print_radii(const operator_job *j, double *x)
+void sq_operator_print_footnote(void)
+{
+  printf("* one rounding (%s) of the stored parameters moves this share by more than one value and one "
+         "percentage\n  point, to first order: it says nothing about the parameters meant\n",
+         SQ_PRECISION);
+}
+
+/* Whether a share is marked; x (count n) is borrowed. */
+static int print_radii(const operator_job *j, double *x)
 {
   static const int percent[] = {0, 10, 25, 50, 75, 90, 100};
   const size_t all = (size_t)j->count * (size_t)j->n;
   for (size_t i = 0; i < all; ++i) x[i] = cabs(j->lambda[i]);
   qsort(x, all, sizeof *x, ascending);
-  printf("  radius     ");
+  printf("  radius       quantiles:");
   for (size_t q = 0; q < sizeof percent / sizeof *percent; ++q)
     printf("  %d%% %.6g", percent[q], quantile(x, all, percent[q]));
   for (size_t i = 0; i < all; ++i) x[i] = log(cabs(j->lambda[i]));
-  print_shares(j, x);
+  return print_shares(j, x);
 }
 
 static void print_qualities(const operator_job *j, double *x)
@@ -128,8 +130,7 @@ static void print_checks(const operator_job *j)
   printf("  checks       largest backward error %.2e, largest error of the trace %.2e\n",
          largest(j->backward, all), largest(j->trace, (size_t)j->count));
   if (j->method == OPERATOR_SECULAR)
-    printf("  certified    certified %zu of %zu, as eigenvalues of the stored (rounded) parameters\n",
-           certified, all);
+    printf("  certified    %zu of %zu, as eigenvalues of the stored (rounded) parameters\n", certified, all);
   else
     printf("  certified    none (--method secular does)\n");
   if (j->cross_check)
@@ -138,7 +139,7 @@ static void print_checks(const operator_job *j)
            j->lapack_backward, j->lapack_distance);
 }
 
-sq_status sq_operator_print(const operator_job *j)
+sq_status sq_operator_print(const operator_job *j, int *marked)
 {
   const size_t bad = sq_operator_bad(j);
   double *x = sq_calloc((size_t)j->count * (size_t)j->n, sizeof *x, "radii");
@@ -146,7 +147,7 @@ sq_status sq_operator_print(const operator_job *j)
   printf("%s, layer %d: %d matri%s of order %d, method %s on %d rank%s\n", j->label, j->layer, j->count,
          j->count == 1 ? "x" : "ces", j->n, method_name[j->method], sq_app_nrank(),
          sq_app_nrank() == 1 ? "" : "s");
-  print_radii(j, x);
+  if (print_radii(j, x)) *marked = 1;
   if (j->method == OPERATOR_DIAGONAL) {
     printf("  checks       the matrix is diagonal: its entries are the eigenvalues\n");
   } else {
@@ -165,59 +166,135 @@ sq_status sq_operator_print(const operator_job *j)
 
 /* ---- the file ------------------------------------------------------------------------------------------- */
 /* A label may hold what a path may not. */
-static void group_name(char out[256], const char *label)
+static void group_name(char out[256], const operator_job *j)
 {
-  sq_format(out, 256, "/operators/transition/%.200s", label);
-  for (char *c = out + strlen("/operators/transition/"); *c; ++c)
+  char label[201];
+  sq_format(label, sizeof label, "%.200s", j->label);
+  for (char *c = label; *c; ++c)
     if (*c == '/') *c = '_';
+  sq_format(out, 256, "/operators/transition/%s/layer%d", label, j->layer);
+}
+
+sq_status sq_operator_write_root(sq_h5 *f)
+{
+  sq_status st;
+  SQ_TRY(sq_h5_write_int_attribute(f, "/", "schema_version", SQ_SCHEMA_VERSION));
+  SQ_TRY(sq_h5_write_text_attribute(f, "/", "program", "seqspectra"));
+  SQ_TRY(sq_h5_write_text_attribute(f, "/", "precision", SQ_PRECISION));
+done:
+  return st;
+}
+
+/* A data set (channel, state): x, or i where x is NULL, or lambda where both are. */
+static sq_status write_values(sq_h5 *f, const operator_job *j, const char *group, const char *name,
+                              const char *long_name, const double *x, const int64_t *i)
+{
+  char path[320], channel[320], state[320];
+  const char *const axis[2] = {channel, state};
+  const size_t dim[2] = {(size_t)j->count, (size_t)j->n};
+  sq_status st;
+  sq_format(path, sizeof path, "%s/%s", group, name);
+  sq_format(channel, sizeof channel, "%s/channel", group);
+  sq_format(state, sizeof state, "%s/state", group);
+  SQ_TRY(x   ? sq_h5_write(f, path, 2, dim, x)
+         : i ? sq_h5_write_int(f, path, 2, dim, i)
+             : sq_h5_write_complex(f, path, 2, dim, j->lambda));
+  SQ_TRY(sq_h5_write_text_attribute(f, path, "long_name", long_name));
+  SQ_TRY(sq_h5_write_text_attribute(f, path, "units", "1"));
+  SQ_TRY(sq_h5_use_axes(f, path, 2, axis));
+done:
+  return st;
+}
+
+static sq_status write_axes(sq_h5 *f, const operator_job *j, const char *group)
+{
+  char path[320];
+  sq_status st;
+  sq_format(path, sizeof path, "%s/channel", group);
+  SQ_TRY(sq_h5_write_axis(f, path, (size_t)j->count, j->first, "channel of the layer"));
+  sq_format(path, sizeof path, "%s/state", group);
+  SQ_TRY(sq_h5_write_axis(f, path, (size_t)j->n, 0, "number of the eigenvalue"));
+done:
+  return st;
+}
+
+static sq_status write_time(sq_h5 *f, const char *run, const char *name, const char *long_name, double s)
+{
+  char path[320];
+  sq_status st;
+  sq_format(path, sizeof path, "%s/%s", run, name);
+  SQ_TRY(sq_h5_write(f, path, 0, NULL, &s));
+  SQ_TRY(sq_h5_write_text_attribute(f, path, "long_name", long_name));
+  SQ_TRY(sq_h5_write_text_attribute(f, path, "units", "s"));
+done:
+  return st;
+}
+
+/* Where and with what: apart, because the numbers do not depend on it. */
+static sq_status write_run(sq_h5 *f, const operator_job *j, const char *group)
+{
+  const sq_segment *g = j->segment;
+  const struct {
+    const char *name, *text;
+  } fact[] = {{"time", g->time},
+              {"program_version", g->program},
+              {"cpu", g->cpu},
+              {"blas", g->blas},
+              {"blas_kernel", g->blas_kernel},
+              {"mpi", g->mpi},
+              {"hdf5", g->hdf5},
+              {"hosts", g->hosts}};
+  char run[300];
+  sq_status st;
+  sq_format(run, sizeof run, "%s/run", group);
+  SQ_TRY(write_time(f, run, "matrices_s", "seconds of rank 0 for the matrices", j->build_s));
+  SQ_TRY(write_time(f, run, "eigenvalues_s", "seconds of rank 0 for the eigenvalues", j->solve_s));
+  SQ_TRY(write_time(f, run, "checks_s", "seconds of rank 0 for errors and conditions", j->check_s));
+  for (size_t i = 0; i < sizeof fact / sizeof *fact; ++i)
+    SQ_TRY(sq_h5_write_text_attribute(f, run, fact[i].name, fact[i].text));
+  SQ_TRY(sq_h5_write_int_attribute(f, run, "ranks", g->ranks));
+  SQ_TRY(sq_h5_write_int_attribute(f, run, "threads", g->threads));
+done:
+  return st;
 }
 
 static sq_status write_qualities(sq_h5 *f, const operator_job *j, const char *group)
 {
-  char path[320];
-  const size_t dim[2] = {(size_t)j->count, (size_t)j->n};
   sq_status st;
-  sq_format(path, sizeof path, "%s/layer%d/condition", group, j->layer);
-  SQ_TRY(sq_h5_write(f, path, 2, dim, j->condition));
-  SQ_TRY(sq_h5_write_text_attribute(
-      f, path, "long_name", "reciprocal condition |y^* x| of unit eigenvectors: 1 is best, 0 is defective"));
-  SQ_TRY(sq_h5_write_text_attribute(f, path, "units", "1"));
-  sq_format(path, sizeof path, "%s/layer%d/sensitivity", group, j->layer);
-  SQ_TRY(sq_h5_write(f, path, 2, dim, j->sensitivity));
-  SQ_TRY(sq_h5_write_text_attribute(
-      f, path, "long_name", "change to first order by one rounding (" SQ_PRECISION ") of every parameter"));
-  SQ_TRY(sq_h5_write_text_attribute(f, path, "units", "1"));
+  SQ_TRY(write_values(f, j, group, "condition",
+                      "reciprocal condition |y^* x| of unit eigenvectors: 1 is best, 0 is defective",
+                      j->condition, NULL));
+  SQ_TRY(write_values(f, j, group, "sensitivity",
+                      "change to first order by one rounding (" SQ_PRECISION ") of every parameter",
+                      j->sensitivity, NULL));
 done:
   return st;
 }
 
 sq_status sq_operator_write(sq_h5 *f, const operator_job *j)
 {
-  char group[256], path[320];
-  const size_t dim[2] = {(size_t)j->count, (size_t)j->n};
+  char group[256];
   sq_status st;
-  group_name(group, j->label);
-  sq_format(path, sizeof path, "%s/layer%d/lambda", group, j->layer);
-  if (sq_h5_exists(f, path))
-    return sq_fail(SQ_ERR_USAGE, "operator transition: the file already has %s; choose another --out", path);
-  SQ_TRY(sq_h5_write_complex(f, path, 2, dim, j->lambda));
-  SQ_TRY(sq_h5_write_text_attribute(f, path, "long_name", "eigenvalues of the transition matrix"));
-  SQ_TRY(sq_h5_write_text_attribute(f, path, "units", "1"));
-  SQ_TRY(sq_h5_write_text_attribute(f, path, "axes", "channel, state"));
-  SQ_TRY(sq_h5_write_text_attribute(f, path, "method", method_name[j->method]));
-  SQ_TRY(sq_h5_write_int_attribute(f, path, "first_channel", j->first));
-  sq_format(path, sizeof path, "%s/layer%d/backward_error", group, j->layer);
-  SQ_TRY(sq_h5_write(f, path, 2, dim, j->backward));
-  SQ_TRY(
-      sq_h5_write_text_attribute(f, path, "long_name", "relative backward error |A x - lambda x|/(|A| |x|)"));
-  SQ_TRY(sq_h5_write_text_attribute(f, path, "units", "1"));
-  sq_format(path, sizeof path, "%s/layer%d/certified", group, j->layer);
-  SQ_TRY(sq_h5_write_int(f, path, 2, dim, j->certified));
-  SQ_TRY(sq_h5_write_text_attribute(
-      f, path, "long_name",
-      "1: proven by an inclusion disc of its own, for the parameters as stored (rounded)"));
-  SQ_TRY(sq_h5_write_text_attribute(f, path, "units", "1"));
+  group_name(group, j);
+  if (sq_h5_exists(f, group))
+    return sq_fail(SQ_ERR_USAGE, "operator transition: the file already has %s; choose another --out", group);
+  SQ_TRY(write_axes(f, j, group));
+  SQ_TRY(sq_h5_write_text_attribute(f, group, "method", method_name[j->method]));
+  SQ_TRY(sq_h5_write_text_attribute(f, group, "config", j->config));
+  SQ_TRY(sq_h5_write_text_attribute(f, group, "weights", j->weights));
+  SQ_TRY(write_values(f, j, group, "lambda", "eigenvalues of the transition matrix", NULL, NULL));
+  if (j->method == OPERATOR_SECULAR || j->method == OPERATOR_DIAGONAL)
+    SQ_TRY(write_values(
+        f, j, group, "lambda_radius",
+        "radius of the disc around lambda that holds the eigenvalue of the stored (rounded) parameters",
+        j->radius, NULL));
+  SQ_TRY(write_values(f, j, group, "backward_error", "relative backward error |A x - lambda x|/(|A| |x|)",
+                      j->backward, NULL));
+  SQ_TRY(write_values(f, j, group, "certified",
+                      "1: proven by an inclusion disc of its own, for the parameters as stored (rounded)",
+                      NULL, j->certified));
   if (j->method != OPERATOR_DIAGONAL) SQ_TRY(write_qualities(f, j, group));
+  SQ_TRY(write_run(f, j, group));
 done:
   return st;
 }

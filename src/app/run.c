@@ -131,11 +131,7 @@ static int watch(void *user)
 /* The ranks of a machine share its memory. */
 static sq_status check_memory(const run *r)
 {
-  MPI_Comm node;
-  int nlocal;
-  MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node);
-  MPI_Comm_size(node, &nlocal);
-  MPI_Comm_free(&node);
+  const int nlocal = sq_ranks_here();
   return sq_cells_check_memory(r->cells, nlocal, r->team < nlocal ? r->team : nlocal);
 }
 

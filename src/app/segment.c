@@ -40,6 +40,16 @@ int sq_hosts_gather(MPI_Comm comm, char *out, size_t cap)
   return nhost;
 }
 
+int sq_ranks_here(void)
+{
+  MPI_Comm node;
+  int n;
+  MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node);
+  MPI_Comm_size(node, &n);
+  MPI_Comm_free(&node);
+  return n;
+}
+
 void sq_segment_fill(MPI_Comm comm, sq_segment *s, int threads)
 {
   char mpi[MPI_MAX_LIBRARY_VERSION_STRING];

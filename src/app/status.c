@@ -62,6 +62,39 @@ static sq_status check(const sq_results *r, const char *path)
   return st;
 }
 
+static void free_names(char **name, int n)
+{
+  for (int i = 0; name && i < n; ++i) free(name[i]);
+  free(name);
+}
+
+/* A file of `operator`: one line on what it holds. */
+static sq_status print_operators(const char *path)
+{
+  static const char root[] = "/operators/transition";
+  sq_h5 *f = NULL;
+  char **model = NULL, **layer = NULL, group[512];
+  int nmodel = 0, nlayer = 0, all = 0;
+  sq_status st;
+  SQ_TRY(sq_h5_open(path, &f));
+  SQ_TRY(sq_h5_list(f, root, &model, &nmodel));
+  for (int i = 0; i < nmodel; ++i) {
+    sq_format(group, sizeof group, "%s/%.400s", root, model[i]);
+    SQ_TRY(sq_h5_list(f, group, &layer, &nlayer));
+    all += nlayer;
+    free_names(layer, nlayer);
+    layer = NULL;
+  }
+  printf("%s: a file of `operator transition`: eigenvalues of %d layer%s of %d model%s:", path, all,
+         all == 1 ? "" : "s", nmodel, nmodel == 1 ? "" : "s");
+  for (int i = 0; i < nmodel; ++i) printf("%s %s", i > 0 ? "," : "", model[i]);
+  printf("\n");
+done:
+  free_names(model, nmodel);
+  sq_h5_close(&f);
+  return st;
+}
+
 sq_status sq_app_status(int argc, char **argv)
 {
   sq_words file;
@@ -70,6 +103,7 @@ sq_status sq_app_status(int argc, char **argv)
   char who[512];
   sq_status st;
   SQ_TRY(sq_args_parse("status", argc, argv, NULL, 0, "RESULTS.h5", 1, 1, &file));
+  if (sq_h5_is_operator_file(file.v[0])) return print_operators(file.v[0]);
   SQ_TRY(sq_results_open(file.v[0], &r));
   const int written = sq_store_is_written(file.v[0], who, sizeof who);
   const char *running = written ? "running" : "interrupted";

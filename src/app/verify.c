@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cells.h"
 #include "verify.h"
 
 /* ---- results ----------------------------------------------------------------------------------------- */
@@ -112,6 +113,7 @@ static sq_status set_up(verification *v)
   d.max_labels = info->label_per_row ? NSEQ * NLABEL : NSEQ;
   SQ_TRY(sq_model_create(v->config, d, &v->model));
   take(v, &plan);
+  SQ_TRY(sq_cells_check_bytes(v->config, (double)plan.used, 1));
   SQ_TRY(sq_arena_create(&v->arena, plan.used, "verify"));
   take(v, &v->arena);
   sq_model_init(v->model, v->seed, v->theta);

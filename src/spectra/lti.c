@@ -115,9 +115,9 @@ static void diagonal_eigenvalues(const sq_lti *f, sq_lti_spectrum *s)
   s->sweeps = 0;
 }
 
-/* A disc of radius r around mu, by lambda(mu + d) - lambda(mu) = step d / ((1 - step mu/2)(1 - step (mu+d)/2)), with
-   the rounding of lambda itself: four operations on numbers of size 1 and |step mu/2|. */
-static double disc_of_lambda(double step, sq_complex mu, double r, sq_complex lambda)
+/* By lambda(mu + d) - lambda(mu) = step d / ((1 - step mu/2)(1 - step (mu+d)/2)), with the rounding of lambda itself:
+   four operations on numbers of size 1 and |step mu/2|. */
+double sq_lti_disc(double step, sq_complex mu, double r, sq_complex lambda)
 {
   const double half = 0.5 * step * cabs(mu), below = cabs(1 - 0.5 * step * mu), far = below - 0.5 * step * r;
   const double rounding = 8 * DBL_EPSILON * (1 + half) * (1 + cabs(lambda)) / below;
@@ -148,7 +148,7 @@ void sq_lti_map(const sq_lti *f, double relative, int backward, sq_lti_spectrum 
   for (int k = 0; f->dense && k < f->n; ++k) {
     const sq_complex mu = s->mu[k], below = 1 - 0.5 * f->step * mu;
     s->lambda[k] = sq_lti_bilinear(f->step, mu);
-    s->radius[k] = disc_of_lambda(f->step, mu, s->mu_radius[k], s->lambda[k]);
+    s->radius[k] = sq_lti_disc(f->step, mu, s->mu_radius[k], s->lambda[k]);
     s->sensitivity[k] =
         f->step * (s->mu_sensitivity[k] + relative * fabs(log(f->step)) * cabs(mu)) / square(below);
     if (!backward) continue;

@@ -19,17 +19,21 @@
 #define MAX_NAMES 1000000
 
 struct sq_h5 {
-  hid_t file, inside;     /* inside: link access that stays in the file */
-  char *path, *temporary; /* temporary: while writing, else NULL */
-  int failed;             /* a write failed: close must not put the file in place */
-  sq_lock *lock;          /* of a results file that is being extended, else NULL */
+  hid_t file, inside;  /* inside: link access that stays in the file */
+  char *path, *target; /* target: path, or what it is a link to */
+  char *temporary;     /* while writing, else NULL */
+  int failed;          /* a write failed: close must not put the file in place */
+  sq_lock *lock;       /* while writing, else NULL */
+  sq_scales *scales;   /* while writing, else NULL */
 };
 
 static void destroy(sq_h5 *f)
 {
   sq_lock_release(&f->lock);
+  sq_scales_destroy(f->scales);
   sq_hdf5_drop(f->inside);
   free(f->path);
+  free(f->target);
   free(f->temporary);
   free(f);
 }
@@ -42,17 +46,35 @@ static sq_status allocate(const char *path, int writing, sq_h5 **out)
   if (f == NULL) return SQ_ERR_MEMORY;
   f->file = -1;
   f->inside = sq_hdf5_inside(H5P_LINK_ACCESS);
-  const size_t cap = strlen(path) + 32;
-  f->path = sq_calloc(cap, 1, "a file name");
-  if (writing) f->temporary = sq_calloc(cap, 1, "a file name");
-  if (f->path == NULL || (writing && f->temporary == NULL) || f->inside < 0) {
+  f->path = strdup(path);
+  f->target = realpath(path, NULL);
+  if (f->target == NULL) f->target = strdup(path);
+  const size_t cap = f->target != NULL ? strlen(f->target) + 32 : 0;
+  if (writing && cap > 0) f->temporary = sq_calloc(cap, 1, "a file name");
+  if (writing) f->scales = sq_scales_create();
+  if (f->path == NULL || cap == 0 || (writing && (f->temporary == NULL || f->scales == NULL)) ||
+      f->inside < 0) {
     destroy(f);
     return sq_fail(SQ_ERR_MEMORY, "%s: no memory to open it", path);
   }
-  sq_format(f->path, cap, "%s", path);
-  if (writing) sq_format(f->temporary, cap, "%s.tmp.%ld", path, (long)getpid());
+  if (writing) sq_format(f->temporary, cap, "%s.tmp.%ld", f->target, (long)getpid());
   *out = f;
   return SQ_OK;
+}
+
+/* Nobody else writes a file of this name from here on. */
+static sq_status allocate_to_write(const char *path, sq_h5 **out)
+{
+  sq_status st;
+  SQ_TRY(allocate(path, 1, out));
+  SQ_TRY(sq_lock_take(path, &(*out)->lock));
+  sq_store_remove_leftovers((*out)->target);
+done:
+  if (st != SQ_OK && *out != NULL) {
+    destroy(*out);
+    *out = NULL;
+  }
+  return st;
 }
 
 sq_status sq_h5_open(const char *path, sq_h5 **out)
@@ -80,9 +102,12 @@ sq_status sq_h5_open(const char *path, sq_h5 **out)
 
 sq_status sq_h5_create_file(const char *path, sq_h5 **out)
 {
-  sq_h5 *f;
+  sq_h5 *f = NULL;
+  struct stat is;
   *out = NULL;
-  sq_status st = allocate(path, 1, &f);
+  if (lstat(path, &is) == 0 && S_ISLNK(is.st_mode) && stat(path, &is) != 0)
+    return sq_fail(SQ_ERR_IO, "%s is a symbolic link to a file that is not there", path);
+  sq_status st = allocate_to_write(path, &f);
   if (st != SQ_OK) return st;
   hid_t fapl = sq_hdf5_fapl(MPI_COMM_NULL);
   /* open(2) first: its errno says more than HDF5 does. */
@@ -135,8 +160,7 @@ sq_status sq_h5_extend_results(const char *path, sq_h5 **out)
   *out = NULL;
   SQ_TRY(sq_results_open(path, &r));
   sq_results_close(&r);
-  SQ_TRY(allocate(path, 1, &f));
-  SQ_TRY(sq_lock_take(path, &f->lock));
+  SQ_TRY(allocate_to_write(path, &f));
   SQ_TRY(copy_file(path, f->temporary));
   fapl = sq_hdf5_fapl(MPI_COMM_NULL);
   f->file = H5Fopen(f->temporary, H5F_ACC_RDWR, fapl);
@@ -144,7 +168,7 @@ sq_status sq_h5_extend_results(const char *path, sq_h5 **out)
 done:
   sq_hdf5_drop(fapl);
   if (st != SQ_OK && f != NULL) {
-    if (f->lock != NULL) unlink(f->temporary);
+    unlink(f->temporary);
     destroy(f);
   } else {
     *out = f;
@@ -160,7 +184,7 @@ static sq_status put_in_place(const sq_h5 *f)
   const int error = errno;
   if (fd >= 0) close(fd);
   if (bad) return sq_fail(SQ_ERR_IO, "%s: cannot be written: %s", f->path, strerror(error));
-  if (rename(f->temporary, f->path) != 0)
+  if (rename(f->temporary, f->target) != 0)
     return sq_fail(SQ_ERR_IO, "%s: cannot be put in place: %s", f->path, strerror(errno));
   return SQ_OK;
 }
@@ -171,7 +195,10 @@ sq_status sq_h5_close(sq_h5 **pf)
   sq_status st = SQ_OK;
   if (f == NULL) return st;
   *pf = NULL;
-  if (H5Fclose(f->file) < 0 && f->temporary != NULL)
+  if (f->temporary != NULL &&
+      (sq_scales_write(f->scales, f->file) < 0 || H5Fflush(f->file, H5F_SCOPE_GLOBAL) < 0))
+    st = sq_fail(SQ_ERR_IO, "%s: cannot be written (%s)", f->path, sq_hdf5_cause());
+  if (H5Fclose(f->file) < 0 && f->temporary != NULL && st == SQ_OK)
     st = sq_fail(SQ_ERR_IO, "%s: cannot be written (%s)", f->path, sq_hdf5_cause());
   if (f->temporary != NULL) {
     if (st == SQ_OK && f->failed)
@@ -193,6 +220,11 @@ void sq_h5_abandon(sq_h5 **pf)
   destroy(f);
 }
 
+const char *sq_h5_temporary(const sq_h5 *f)
+{
+  return f->temporary;
+}
+
 hid_t sq_h5_file(const sq_h5 *f)
 {
   return f->file;
@@ -205,6 +237,18 @@ int sq_h5_exists(const sq_h5 *f, const char *path)
   const H5I_type_t t = H5Iget_type(o);
   H5Oclose(o);
   return t == H5I_DATASET || t == H5I_GROUP;
+}
+
+int sq_h5_is_operator_file(const char *path)
+{
+  sq_h5 *f = NULL;
+  if (sq_h5_open(path, &f) != SQ_OK) {
+    sq_error_clear();
+    return 0;
+  }
+  const int is = sq_h5_exists(f, "/operators") && !sq_h5_exists(f, "/cells");
+  sq_h5_close(&f);
+  return is;
 }
 
 /* ---- names ------------------------------------------------------------------------------------------- */
@@ -538,7 +582,8 @@ static sq_status write_numbers(sq_h5 *f, const char *path, hid_t stored, hid_t g
   sq_status st = SQ_OK;
   if (d < 0 || (count > 0 && H5Dwrite(d, given, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) < 0))
     st = write_failed(f, path);
-  sq_hdf5_drop(d);
+  if (d >= 0 && H5Dclose(d) < 0 && st == SQ_OK) /* small ones reach the disk only here */
+    st = write_failed(f, path);
   sq_hdf5_drop(space);
   sq_hdf5_drop(plist);
   sq_hdf5_drop(links);
@@ -564,6 +609,30 @@ sq_status sq_h5_write_int(sq_h5 *f, const char *path, int ndim, const size_t *di
   return write_numbers(f, path, H5T_STD_I64LE, H5T_NATIVE_INT64, ndim, dim, data);
 }
 
+sq_status sq_h5_write_axis(sq_h5 *f, const char *path, size_t n, int first, const char *long_name)
+{
+  sq_status st = SQ_OK;
+  int64_t *v = sq_calloc(n > 0 ? n : 1, sizeof *v, path);
+  if (v == NULL) return SQ_ERR_MEMORY;
+  for (size_t i = 0; i < n; ++i) v[i] = first + (int64_t)i;
+  SQ_TRY(sq_h5_write_int(f, path, 1, &n, v));
+  SQ_TRY(sq_h5_write_text_attribute(f, path, "long_name", long_name));
+  SQ_TRY(sq_h5_write_text_attribute(f, path, "units", "1"));
+  SQ_TRY(sq_scales_add(f->scales, path) ? SQ_OK
+                                        : sq_fail(SQ_ERR_MEMORY, "%s: no memory for %s", f->path, path));
+done:
+  free(v);
+  return st;
+}
+
+sq_status sq_h5_use_axes(sq_h5 *f, const char *path, int ndim, const char *const *axis)
+{
+  for (int i = 0; i < ndim; ++i)
+    if (!sq_scales_use(f->scales, path, i, axis[i]))
+      return sq_fail(SQ_ERR_MEMORY, "%s: no memory for the axes of %s", f->path, path);
+  return SQ_OK;
+}
+
 sq_status sq_h5_write_text_attribute(sq_h5 *f, const char *object, const char *name, const char *text)
 {
   hid_t o = H5Oopen(f->file, object, f->inside);
@@ -574,14 +643,14 @@ sq_status sq_h5_write_text_attribute(sq_h5 *f, const char *object, const char *n
     st = sq_hdf5_put_long_text(o, name, text) < 0 ? write_failed(f, name) : SQ_OK;
   else if (sq_hdf5_put_text(o, name, text) < 0)
     st = write_failed(f, name);
-  if (o >= 0) H5Oclose(o);
+  if (o >= 0 && H5Oclose(o) < 0 && st == SQ_OK) st = write_failed(f, object);
   return st;
 }
 
 sq_status sq_h5_write_int_attribute(sq_h5 *f, const char *object, const char *name, int value)
 {
   hid_t o = H5Oopen(f->file, object, f->inside);
-  const sq_status st = o < 0 || sq_hdf5_put_int(o, name, value) < 0 ? write_failed(f, object) : SQ_OK;
-  if (o >= 0) H5Oclose(o);
+  sq_status st = o < 0 || sq_hdf5_put_int(o, name, value) < 0 ? write_failed(f, object) : SQ_OK;
+  if (o >= 0 && H5Oclose(o) < 0 && st == SQ_OK) st = write_failed(f, object);
   return st;
 }

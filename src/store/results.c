@@ -291,6 +291,13 @@ static sq_status load(sq_results *r, const char *path)
                  path);
   }
   if (st != SQ_OK) goto done;
+  if (sq_h5_is_operator_file(path)) {
+    st = sq_fail(SQ_ERR_DATA,
+                 "%s: a file of `seqspectra operator`, without cells; expected a results file, as "
+                 "`seqspectra run` writes it",
+                 path);
+    goto done;
+  }
   st = sq_h5_read_int_attribute(r->h5, "/", "schema_version", &version);
   if (st != SQ_OK) {
     sq_error_clear();

@@ -580,9 +580,7 @@ size_t sq_store_bytes(const sq_store_plan *p)
   return made ? (size_t)s.st_size : enough_bytes(p);
 }
 
-/* What runs that were killed while they made this file have left: the lock is ours, so that nobody else is making it.  Other
- * programs that write to temporary names (`operator`) are alive. */
-static void remove_leftovers(const char *path)
+void sq_store_remove_leftovers(const char *path)
 {
   const char *slash = strrchr(path, '/'), *base = slash != NULL ? slash + 1 : path;
   const size_t n = strlen(base);
@@ -609,7 +607,7 @@ sq_status sq_schema_make(const char *path, const sq_store_plan *p)
   if (strlen(path) > 4000) return sq_fail(SQ_ERR_USAGE, "the name of the results file is too long");
   if (access(path, F_OK) == 0)
     return sq_fail(SQ_ERR_USAGE, "%s exists; use --resume to continue it, or another --out", path);
-  remove_leftovers(path);
+  sq_store_remove_leftovers(path);
   const size_t needed = enough_bytes(p);
   sq_status st = check_space(path, needed);
   if (st != SQ_OK) return st;
