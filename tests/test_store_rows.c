@@ -46,7 +46,10 @@ static void create_and_write(const fixture *f, int cells)
   sq_store *s;
   fine(sq_store_create(MPI_COMM_WORLD, file, &f->plan, &s));
   const sq_segment g = fixture_segment(nrank);
-  if (rank == 0) fine(sq_store_segment(s, &g));
+  if (rank == 0) {
+    fine(sq_store_segment(s, &g));
+    fine(sq_store_first_step(s, 1.25));
+  }
   write_cells(f, s, 0, cells);
   fine(sq_store_close(&s));
   assert_null(s);
@@ -149,6 +152,8 @@ static void rows_of_many_ranks_are_read_back_by_one(void **state)
     free(cut);
     assert_int_equal(sq_results_nsegment(r), 1);
     assert_int_equal(sq_results_segment_at(r, 0)->ranks, nrank);
+    same(sq_results_segment_at(r, 0)->data_s, 0.25);
+    same(sq_results_segment_at(r, 0)->first_step_s, 1.25);
     assert_string_equal(sq_results_attribute(r, "precision"), SQ_PRECISION);
     assert_string_equal(sq_results_attribute(r, "grid"), sq_experiment_json(f.experiment));
     assert_null(sq_results_attribute(r, "nothing"));
@@ -213,6 +218,7 @@ static void resume_writes_what_was_left_and_counts_the_segment(void **state)
       assert_int_equal(sq_results_cell_at(r, i)->segment, i < 3 ? 0 : 1);
     }
     assert_int_equal(sq_results_nsegment(r), 2);
+    same(sq_results_segment_at(r, 1)->first_step_s, NAN);
     fine(sq_results_check(r, &bad));
     assert_int_equal(bad, 0);
     sq_results_close(&r);

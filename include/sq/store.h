@@ -51,7 +51,9 @@
  *                          power_norm_max, numerical_radius, kernel_energy_quantile (dense)
  *
  *   /segments/             64 rows, one for each start or resume: time, program_version, cpu, blas, blas_kernel, mpi, hdf5,
- *                          hosts, ranks, threads
+ *                          hosts, ranks, threads; data_s, first_step_s (float64, NaN = none): seconds that reading,
+ *                          checking and sharing the data took, and those from the program's start to the end of rank 0's
+ *                          first training step, the spectra before it included
  *   /operators/transition/<label>/layer<k>/     added by `operator transition`, here or in a file of its own, whose root has
  *                          schema_version, program and precision; attributes method (secular, dense, distributed,
  *                          diagonal), config (of the cell, JSON) and weights (file that they are from, "" if initial)
@@ -111,6 +113,7 @@ typedef struct {
 typedef struct { /* of this start or resume; the same on all ranks */
   char time[32], program[64], cpu[96], blas[96], blas_kernel[32], mpi[96], hdf5[32], hosts[512];
   int ranks, threads;
+  double data_s, first_step_s; /* NAN: none, or not yet */
 } sq_segment;
 
 typedef struct sq_store sq_store;
@@ -148,6 +151,8 @@ sq_status sq_store_sync(const sq_store *s);
 
 /* Independent (any rank, no communication). */
 sq_status sq_store_segment(sq_store *s, const sq_segment *g); /* rank 0, once after create or resume */
+sq_status sq_store_first_step(sq_store *s,
+                              double first_step_s); /* rank 0, in the row of sq_store_segment() */
 sq_status sq_store_cell_running(sq_store *s, int cell, int rank, const char *host);
 sq_status sq_store_history(sq_store *s, int cell, int k, const sq_eval_record *r);
 /* 1 if the cell has begun in this file: the spectra of its first stage are there (or none are kept). */

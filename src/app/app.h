@@ -78,6 +78,7 @@ sq_status sq_app_load(const char *path, const sq_words *set /* NULL */, sq_exper
 /* ---- main.c ------------------------------------------------------------------------------------------ */
 int sq_app_rank(void);             /* in MPI_COMM_WORLD; 0 without MPI */
 int sq_app_nrank(void);            /* 1 without MPI */
+double sq_app_running_s(void);     /* wall seconds since main began */
 const char *sq_app_launcher(void); /* "mpirun", "srun" ...; NULL: started alone */
 /* Collective on MPI_COMM_WORLD, st differing from rank to rank.  The status of the lowest rank that has an
    error, and its text, on all ranks: they leave together with one message. */

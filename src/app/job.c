@@ -21,6 +21,7 @@ typedef struct {
   sq_sample *sample;
   sq_train_result result;
   double fraction;
+  long from;       /* step that this start begins at; -1: not known yet */
   int file_failed; /* the error came from the results file, not from the cell */
   sq_team team;
   char checkpoint[4200];
@@ -31,9 +32,18 @@ typedef struct {
 
 /* ---- hooks of the training --------------------------------------------------------------------------- */
 
+/* For status, while the run goes on.  A file that cannot be written is found by the cell's next row. */
+static void note_first_step(job *j)
+{
+  j->w->first_step_s = sq_app_running_s();
+  if (sq_store_first_step(j->w->store, j->w->first_step_s) != SQ_OK) sq_error_clear();
+}
+
 static int poll(void *user, long step, long total)
 {
   job *j = user;
+  if (j->from < 0) j->from = step;
+  if (step > j->from && sq_grid_rank(j->g) == 0 && j->w->first_step_s == 0) note_first_step(j);
   j->fraction = total > 0 ? (double)step / (double)total : 0;
   return sq_grid_poll(j->g, j->fraction);
 }
@@ -219,6 +229,7 @@ sq_status sq_job_run(sq_worker_state *w, sq_grid *g, int i)
   job j = {.w = w,
            .g = g,
            .cell = i,
+           .from = -1,
            .config = sq_experiment_cell(w->cells->experiment, i),
            .plan = &w->cells->plan[i]};
   const double start = sq_wall_s();

@@ -11,6 +11,7 @@
 
 static int mpi_rank = 0, mpi_nrank = 1;
 static const char *launcher;
+static double start_s;
 
 int sq_app_rank(void)
 {
@@ -58,6 +59,11 @@ static const char *find_launcher(void)
 const char *sq_app_launcher(void)
 {
   return launcher;
+}
+
+double sq_app_running_s(void)
+{
+  return sq_wall_s() - start_s;
 }
 
 /* Rank 0's status, for the ranks that have nothing to do; they sleep, so that a core of their own is not
@@ -128,6 +134,7 @@ static const sq_command *command_of(int *argc, char ***argv, sq_status *st)
 int main(int argc, char **argv)
 {
   sq_status st;
+  start_s = sq_wall_s();
   const int no_words = argc < 2;
   const sq_command *c = command_of(&argc, &argv, &st);
   const int help = c && wants_help(argc, argv);

@@ -39,6 +39,7 @@ typedef struct {
   int *skip;              /* (ncell) finished before this start */
   int team;               /* ranks of a team */
   struct stat file;       /* rank 0: the results file when it was opened */
+  double data_s;          /* what check_data() took */
   double looked_s;        /* rank 0: when it was last looked for */
   int file_gone;          /* rank 0: somebody removed or replaced it */
   int file_lost;          /* rank 0: another run has taken it over */
@@ -162,6 +163,7 @@ done:
 /* Every distinct data set of the cells to run, one rank each in turn. */
 static sq_status check_data(run *r)
 {
+  const double start = sq_wall_s();
   const int n = r->cells->ncell;
   const sq_status shared = sq_datasets_create(r->cells, r->skip, r->o.private_data, &r->datasets);
   if (shared != SQ_OK) return shared;
@@ -187,7 +189,9 @@ static sq_status check_data(run *r)
   }
   for (int j = 0; j < nkey; ++j) free(key[j]);
   free(key);
-  return sq_app_agree(st);
+  st = sq_app_agree(st);
+  r->data_s = sq_wall_s() - start;
+  return st;
 }
 
 /* ---- the file ---------------------------------------------------------------------------------------- */
@@ -275,6 +279,7 @@ static sq_status file_open(run *r)
   SQ_TRY(sq_app_agree(sq_app_rank() == 0 ? checkpoints_open(r, !exists) : SQ_OK));
   sq_cells_release_shapes(r->cells);
   sq_segment_fill(MPI_COMM_WORLD, &segment, r->cells->threads);
+  segment.data_s = r->data_s;
   SQ_TRY(sq_app_agree(sq_app_rank() == 0 ? sq_store_segment(r->store, &segment) : SQ_OK));
   if (sq_app_rank() == 0 && stat(r->path, &r->file) != 0) r->file_gone = 1;
 done:
@@ -307,6 +312,13 @@ static void tell_checkpoints(const run *r)
          all.save_s / all.count, 100 * all.save_s / all.cell_s);
 }
 
+static void tell_first_step(const run *r)
+{
+  const double s = r->worker.first_step_s;
+  if (sq_app_rank() == 0 && !r->o.quiet && s > 0)
+    printf("first step after %.1f s (data %.1f s)\n", s, r->data_s);
+}
+
 static sq_status grid_run(run *r)
 {
   const sq_grid_ops ops = {r, run_cell, r->o.quiet ? NULL : progress, watch, r->team};
@@ -319,7 +331,10 @@ static sq_status grid_run(run *r)
   sq_status st = sq_app_agree(sq_progress_init(&r->progress, r->cells, r->skip));
   if (st == SQ_OK) st = sq_grid_run(MPI_COMM_WORLD, r->cells->ncell, r->cost, r->skip, &ops);
   sq_progress_clear(&r->progress);
-  if (st == SQ_OK || st == SQ_STOPPED) tell_checkpoints(r);
+  if (st == SQ_OK || st == SQ_STOPPED) {
+    tell_first_step(r);
+    tell_checkpoints(r);
+  }
   sq_job_clear(&r->worker);
   return st;
 }

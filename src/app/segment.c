@@ -1,4 +1,5 @@
 /* src/app/segment.c: where and with what a run runs. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -55,7 +56,7 @@ void sq_segment_fill(MPI_Comm comm, sq_segment *s, int threads)
   char mpi[MPI_MAX_LIBRARY_VERSION_STRING];
   int n;
   const sq_blas_info blas = sq_blas_describe();
-  *s = (sq_segment){.threads = threads};
+  *s = (sq_segment){.threads = threads, .data_s = NAN, .first_step_s = NAN};
   MPI_Comm_size(comm, &s->ranks);
   sq_time_iso(s->time);
 #ifdef SQ_COMMIT

@@ -1,4 +1,5 @@
 /* src/app/status.c: `seqspectra status`: how far a run is.  Also while it runs. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -40,6 +41,8 @@ static void print_segments(const sq_results *r)
     printf("segment %d: %s, %d rank%s x %d thread%s on %s, %s, %s, %s (%s), %s, HDF5 %s\n", i, g->time,
            g->ranks, g->ranks == 1 ? "" : "s", g->threads, g->threads == 1 ? "" : "s", g->hosts, g->program,
            g->cpu, g->blas, g->blas_kernel, g->mpi, g->hdf5);
+    if (isfinite(g->first_step_s))
+      printf("  first step after %.1f s (data %.1f s)\n", g->first_step_s, g->data_s);
   }
 }
 

@@ -42,17 +42,26 @@ static sq_status place_of_weights(const sq_h5 *f, const char *file, int cell, ch
 
 /* ---- the cell that a results file's weights come from ------------------------------------------------ */
 
-/* The first member in which two objects differ; NULL if they are the same. */
+static int member_differs(const cJSON *a, const cJSON *b, const char *key)
+{
+  const cJSON *x = cJSON_GetObjectItemCaseSensitive(a, key), *y = cJSON_GetObjectItemCaseSensitive(b, key);
+  return (x || y) && !cJSON_Compare(x, y, 1);
+}
+
+/* The first member in which two objects differ, "layer" before others that may follow from it; NULL if they are the
+ * same, "*" if one is no object. */
 static const char *first_difference(const cJSON *a, const cJSON *b)
 {
   const cJSON *k;
+  if (!cJSON_IsObject(a) || !cJSON_IsObject(b)) return "*";
+  if (member_differs(a, b, "layer")) return "layer";
   cJSON_ArrayForEach(k, a)
   {
-    if (!cJSON_Compare(k, cJSON_GetObjectItemCaseSensitive(b, k->string), 1)) return k->string;
+    if (member_differs(a, b, k->string)) return k->string;
   }
   cJSON_ArrayForEach(k, b)
   {
-    if (!cJSON_GetObjectItemCaseSensitive(a, k->string)) return k->string;
+    if (member_differs(a, b, k->string)) return k->string;
   }
   return NULL;
 }

@@ -90,10 +90,11 @@ static int segment_fits(hid_t d, const sq_column *k)
 {
   hid_t t = H5Dget_type(d), space = H5Dget_space(d);
   const size_t size = H5Tget_size(t);
-  const int text = k->type == SQ_COL_TEXT, fits = H5Tget_class(t) == (text ? H5T_STRING : H5T_INTEGER) &&
-                                                  H5Tis_variable_str(t) <= 0 && size == (text ? k->len : 8) &&
-                                                  H5Sget_simple_extent_ndims(space) == 1 &&
-                                                  H5Sget_simple_extent_npoints(space) == SQ_MAX_SEGMENTS;
+  const int text = k->type == SQ_COL_TEXT;
+  const H5T_class_t class = text ? H5T_STRING : k->type == SQ_COL_REAL ? H5T_FLOAT : H5T_INTEGER;
+  const int fits = H5Tget_class(t) == class && H5Tis_variable_str(t) <= 0 && size == (text ? k->len : 8) &&
+                   H5Sget_simple_extent_ndims(space) == 1 &&
+                   H5Sget_simple_extent_npoints(space) == SQ_MAX_SEGMENTS;
   sq_hdf5_drop(space);
   sq_hdf5_drop(t);
   return fits;

@@ -168,21 +168,43 @@ static sq_status load_segment_text(sq_results *r, int column)
   return fine ? SQ_OK : sq_fail(SQ_ERR_DATA, "%s: %s is missing or damaged", r->file->path, path);
 }
 
+static sq_status load_segment_counts(sq_results *r, int column)
+{
+  char path[64];
+  int64_t *v;
+  int ndim;
+  size_t dim[8];
+  sq_format(path, sizeof path, "/segments/%s", sq_segment_columns[column].name);
+  const sq_status st = sq_h5_read_int(r->h5, path, &v, &ndim, dim);
+  if (st != SQ_OK) return st;
+  for (size_t k = 0; ndim == 1 && k < dim[0] && k < SQ_MAX_SEGMENTS; ++k)
+    *(column == SQ_S_RANKS ? &r->segment[k].ranks : &r->segment[k].threads) = (int)v[k];
+  free(v);
+  return SQ_OK;
+}
+
+static sq_status load_segment_times(sq_results *r, int column)
+{
+  char path[64];
+  double *v;
+  int ndim;
+  size_t dim[8];
+  sq_format(path, sizeof path, "/segments/%s", sq_segment_columns[column].name);
+  const sq_status st = sq_h5_read(r->h5, path, &v, &ndim, dim);
+  if (st != SQ_OK) return st;
+  for (size_t k = 0; k < SQ_MAX_SEGMENTS; ++k)
+    *(column == SQ_S_DATA ? &r->segment[k].data_s : &r->segment[k].first_step_s) =
+        ndim == 1 && k < dim[0] ? v[k] : NAN;
+  free(v);
+  return SQ_OK;
+}
+
 static sq_status load_segments(sq_results *r)
 {
   sq_status st = SQ_OK;
   for (int i = 0; i < SQ_S_RANKS; ++i) SQ_TRY(load_segment_text(r, i));
-  for (int i = SQ_S_RANKS; i < SQ_NSEGMENT; ++i) {
-    char path[64];
-    int64_t *v;
-    int ndim;
-    size_t dim[8];
-    sq_format(path, sizeof path, "/segments/%s", sq_segment_columns[i].name);
-    SQ_TRY(sq_h5_read_int(r->h5, path, &v, &ndim, dim));
-    for (size_t k = 0; ndim == 1 && k < dim[0] && k < SQ_MAX_SEGMENTS; ++k)
-      *(i == SQ_S_RANKS ? &r->segment[k].ranks : &r->segment[k].threads) = (int)v[k];
-    free(v);
-  }
+  for (int i = SQ_S_RANKS; i < SQ_S_DATA; ++i) SQ_TRY(load_segment_counts(r, i));
+  for (int i = SQ_S_DATA; i < SQ_NSEGMENT; ++i) SQ_TRY(load_segment_times(r, i));
   while (r->nsegment < SQ_MAX_SEGMENTS && r->segment[r->nsegment].time[0] != '\0') r->nsegment++;
 done:
   return st;

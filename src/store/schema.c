@@ -70,6 +70,9 @@ const sq_column sq_segment_columns[SQ_NSEGMENT] = {
     [SQ_S_HOSTS] = {"hosts", SQ_COL_TEXT, 512, "", "host names"},
     [SQ_S_RANKS] = {"ranks", SQ_COL_INT, 0, "1", "ranks"},
     [SQ_S_THREADS] = {"threads", SQ_COL_INT, 0, "1", "threads a rank"},
+    [SQ_S_DATA] = {"data_s", SQ_COL_REAL, 0, "s", "wall time of reading, checking and sharing the data"},
+    [SQ_S_FIRST_STEP] = {"first_step_s", SQ_COL_REAL, 0, "s",
+                         "wall time from the program's start to the end of rank 0's first training step"},
 };
 
 const char *sq_cell_status_name(sq_cell_status s)

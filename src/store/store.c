@@ -307,25 +307,46 @@ done:
   return st;
 }
 
-sq_status sq_store_segment(sq_store *s, const sq_segment *g)
+/* One column of this start's row. */
+static sq_status put_segment(sq_store *s, int column, const void *value)
 {
   static const hsize_t one = 1;
   const hsize_t at = (hsize_t)s->segment;
+  const sq_column *k = &sq_segment_columns[column];
+  const hid_t mem = k->type == SQ_COL_TEXT  ? -1
+                    : k->type == SQ_COL_INT ? H5T_NATIVE_INT64
+                                            : H5T_NATIVE_DOUBLE;
+  char path[64];
+  sq_format(path, sizeof path, "/segments/%s", k->name);
+  hid_t d = H5Dopen2(s->file.file, path, H5P_DEFAULT);
+  const sq_status st = d < 0 ? refused(s, path) : put(s, d, path, mem, &at, &one, value);
+  sq_hdf5_drop(d);
+  return st;
+}
+
+sq_status sq_store_segment(sq_store *s, const sq_segment *g)
+{
   const char *text[] = {g->time, g->program, g->cpu, g->blas, g->blas_kernel, g->mpi, g->hdf5, g->hosts};
   const int64_t count[] = {g->ranks, g->threads};
-  char path[64], fixed[512];
+  const double time[] = {g->data_s, g->first_step_s};
+  char fixed[512];
   sq_status st = SQ_OK;
   for (int i = SQ_NSEGMENT - 1; i >= 0 && st == SQ_OK; --i) { /* time last: it marks the row as used */
-    const sq_column *k = &sq_segment_columns[i];
-    sq_format(path, sizeof path, "/segments/%s", k->name);
-    hid_t d = H5Dopen2(s->file.file, path, H5P_DEFAULT);
-    if (i < SQ_S_RANKS) fix_text(fixed, k->len, text[i]);
-    st = d < 0 ? refused(s, path)
-               : put(s, d, path, i < SQ_S_RANKS ? -1 : H5T_NATIVE_INT64, &at, &one,
-                     i < SQ_S_RANKS ? (const void *)fixed : (const void *)&count[i - SQ_S_RANKS]);
-    sq_hdf5_drop(d);
+    const void *value = fixed;
+    if (i >= SQ_S_DATA)
+      value = &time[i - SQ_S_DATA];
+    else if (i >= SQ_S_RANKS)
+      value = &count[i - SQ_S_RANKS];
+    else
+      fix_text(fixed, sq_segment_columns[i].len, text[i]);
+    st = put_segment(s, i, value);
   }
   return st;
+}
+
+sq_status sq_store_first_step(sq_store *s, double first_step_s)
+{
+  return put_segment(s, SQ_S_FIRST_STEP, &first_step_s);
 }
 
 int sq_store_is_lost(const sq_store *s)

@@ -99,6 +99,8 @@ enum {
   SQ_S_HOSTS,
   SQ_S_RANKS,
   SQ_S_THREADS,
+  SQ_S_DATA,
+  SQ_S_FIRST_STEP,
   SQ_NSEGMENT
 };
 extern const sq_column sq_cell_columns[SQ_NCOLUMN];

@@ -7,6 +7,8 @@ write_grid tiny 60
 expect 0 -- "$s" run tiny.json
 [ -e tiny.h5 ] || fail "no tiny.h5"
 grep -q 'results: tiny.h5' out.txt || fail "the end does not say where the file is"
+grep -Eq '^first step after [0-9]+[.][0-9] s \(data [0-9]+[.][0-9] s\)$' out.txt || fail "when the first step ended: $(cat out.txt)"
+"$s" status tiny.h5 | grep -q '^  first step after ' || fail "status does not say when the first step ended"
 grep -q 'softmax' out.txt || fail "no accuracy table"
 [ "$(status_count tiny.h5 done)" = 6 ] || fail "not all of the 6 cells are done"
 for n in 2 4 7; do
@@ -87,12 +89,25 @@ fi
 
 expect 2 'is of cell "softmax seed=1", and model.attention_fn is another' -- "$s" analyze linear.json --weights weights.h5 --cell 0 --set model.num_layers=3 --out x.h5
 expect 2 'is of cell "softmax seed=1", and model.hidden_dim is another' -- "$s" analyze softmax.json --weights weights.h5 --out x.h5 --set model.hidden_dim=64
+expect 2 'is of cell "softmax seed=1", and model.layer is another' -- "$s" analyze "$SQ_SOURCE/configs/quickstart/mqar-lru.json" --weights weights.h5 --out x.h5
 expect 3 -- "$s" analyze softmax.json --weights nowhere.h5 --out x.h5
 expect 3 -- "$s" analyze softmax.json --weights tiny.json --out x.h5
 if [ -n "$python" ]; then
   cp weights.h5 nan.h5
   "$python" -c 'import h5py; g = h5py.File("nan.h5", "a")["weights/1"]; g[sorted(g)[0]][...] = float("nan")'
   expect 3 'is not a finite number in float' -- "$s" analyze tiny.json --cell 1 --weights nan.h5 --out x.h5
+  cp weights.h5 list.h5 # a model that is a list is another model
+  "$python" - <<'PY' || fail "cannot change the grid"
+import h5py, json
+with h5py.File("list.h5", "a") as f:
+    grid = json.loads(f["grid"][()])
+    for c in grid["cells"]:
+        c["model"] = list(c["model"])
+    text = json.dumps(grid)
+    del f["grid"]
+    f.create_dataset("grid", data=text.encode(), dtype=h5py.string_dtype("utf-8", len(text)))
+PY
+  expect 2 'is of cell "softmax seed=1", and model.\* is another' -- "$s" analyze softmax.json --weights list.h5 --out x.h5
 fi
 [ -e x.h5 ] && fail "a refused analysis has left a file"
 finish

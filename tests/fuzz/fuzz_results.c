@@ -2,8 +2,16 @@
  * status, report, run --resume and analyze --weights do.
  *
  * HDF5 itself does not survive every damaged file.  So the changes are made through the library: content, types, shapes,
- * storage and links, all of which it writes in good order.  With $SQ_FUZZ_RAW bytes of the file change too, and much of what is
- * found then is the library's. */
+ * storage and links, all of which it writes in good order.
+ *
+ * With $SQ_FUZZ_RAW bytes of the file change too.  What is found then is the library's so far (HDF5 1.10.8): it reads past the
+ * end of an object header's message (under H5Aopen_by_name and H5Dopen2), copies to or from a null pointer (H5C_protect to
+ * H5F__accum_read), believes a header's length of gigabytes (H5O_protect), and loses blocks of its own.  So, in the build
+ * folder,
+ *
+ *   SQ_FUZZ_RAW=1 tests/fuzz_results -fork=1 -ignore_crashes=1 -ignore_ooms=1 -max_len=8192 -max_total_time=180 corpus
+ *
+ * and of the files that it leaves only those matter whose stack, shown by the target run with one of them, ends in our code. */
 #include "app/cells.h"
 #include "fuzz.h"
 #include "store/store_impl.h"
@@ -340,6 +348,13 @@ static int make_changed(input *in)
   }
   if (f != NULL) fclose(f);
   return fine;
+}
+
+/* A block that HDF5 loses in a damaged file; what we fail to close is found below. */
+const char *__lsan_default_suppressions(void);
+const char *__lsan_default_suppressions(void)
+{
+  return getenv("SQ_FUZZ_RAW") != NULL ? "leak:libhdf5" : "";
 }
 
 /* ---- the readers ---------------------------------------------------------------------------------------- */
