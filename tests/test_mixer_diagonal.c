@@ -614,6 +614,15 @@ static double hippo_normal(int i, int j)
   return A + sqrt((i + 0.5) * (j + 0.5));
 }
 
+typedef struct {
+  double mu, P;
+} hippo_point;
+
+static void put_point(void *ctx, int j, double mu, double P)
+{
+  ((hippo_point *)ctx)[j] = (hippo_point){mu, P};
+}
+
 /* Entry of the definition: A = V (diag(-1/2 + i omega) - P P^*) V^* with unitary V.  Sums of n products whose
    moduli add up to at most the largest |eigenvalue| or |P|^2, each vector with errors of about n eps. */
 static void hippo_is_diagonal_plus_rank_one_in_the_coordinates_of_its_eigenvectors(void **state)
@@ -622,29 +631,37 @@ static void hippo_is_diagonal_plus_rank_one_in_the_coordinates_of_its_eigenvecto
   (void)state;
   for (size_t s = 0; s < sizeof size / sizeof *size; ++s) {
     const int n = size[s];
-    double *omega = sq_calloc((size_t)n, sizeof *omega, "omega"), norm = 0;
-    sq_complex *V = sq_calloc((size_t)(n * n), sizeof *V, "V"), *P = sq_calloc((size_t)n, sizeof *P, "P");
-    assert_int_equal(sq_hippo_normal(n, omega, V), SQ_OK);
-    sq_hippo_rank_one(n, V, P);
+    double norm = 0;
+    sq_complex *V = sq_calloc((size_t)(n * n), sizeof *V, "V");
+    hippo_point *h = sq_calloc((size_t)n, sizeof *h, "HiPPO");
+    sq_hippo_states(n, put_point, h);
     for (int k = 0; k < n; ++k) {
+      sq_complex edge = h[k].P / sqrt(2);
+      for (int i = 0; i < n; ++i) V[k * n + i] = conj(sq_hippo_entry(i, h[k].mu, &edge));
       norm += k + 0.5;
-      if (k > 0) assert_true(omega[k - 1] <= omega[k]);
+      assert_true(h[k].P > 0 && (k == 0 || h[k - 1].mu < h[k].mu));
     }
-    norm = fmax(norm, fabs(omega[0]));
+    norm = fmax(norm, fabs(h[0].mu));
+    for (int k = 0; k < n; ++k)
+      for (int q = 0; q <= k; ++q) {
+        sq_complex product = 0;
+        for (int i = 0; i < n; ++i) product += V[k * n + i] * conj(V[q * n + i]);
+        EXPECT_NEAR("V^* V", cabs(product - (k == q)), 0,
+                    n * DBL_EPSILON * (1 + norm)); /* eps norm/gap, gaps > 1/2 */
+      }
     for (int i = 0; i < n; ++i)
       for (int j = 0; j < n; ++j) {
         sq_complex A = 0, left = 0, right = 0;
         for (int k = 0; k < n; ++k) {
-          A += conj(V[k * n + i]) * CMPLX(-0.5, omega[k]) * V[k * n + j];
-          left += conj(V[k * n + i]) * P[k];
-          right += conj(P[k]) * V[k * n + j];
+          A += conj(V[k * n + i]) * CMPLX(-0.5, h[k].mu) * V[k * n + j];
+          left += conj(V[k * n + i]) * h[k].P;
+          right += h[k].P * V[k * n + j];
         }
         const double other = hippo_normal(i, j) - sqrt((i + 0.5) * (j + 0.5));
-        EXPECT_NEAR("A", cabs(A - left * right - other), 0, n * DBL_EPSILON * norm);
+        EXPECT_NEAR("A", cabs(A - left * right - other), 0, n * DBL_EPSILON * (1 + norm));
       }
-    free(P);
+    free(h);
     free(V);
-    free(omega);
   }
 }
 
@@ -839,6 +856,21 @@ static void expect_refused(const char *model, const char *word)
   if (strstr(sq_error_text(), word) == NULL) fail_msg("\"%s\" does not name %s", sq_error_text(), word);
 }
 
+/* Sizes are asked of cells that this process may never train. */
+static void s5_is_created_and_sized_before_its_eigenproblem_is_solved(void **state)
+{
+  fixture f = {.dims = {.D = 4, .seq_len = 8, .max_rows = 8}};
+  (void)state;
+  sq_format(f.text, sizeof f.text,
+            "{\"model\":{\"hidden_dim\":4,\"layer\":\"s5\",\"state_dim\":8192,\"num_blocks\":1}}");
+  assert_int_equal(sq_experiment_parse(fixture_schema(), f.text, "test", &f.e), SQ_OK);
+  assert_int_equal(sq_mixer_s5.create(sq_experiment_cell(f.e, 0), f.dims, &f.m), SQ_OK);
+  assert_true(sq_mixer_s5.scratch_bytes(f.m) > 0);
+  for (int k = 0; k < 8192; ++k) assert_true(f.m->hippo[k].mu == 0 && f.m->hippo[k].start == 0);
+  sq_mixer_s5.destroy(f.m);
+  sq_experiment_destroy(&f.e);
+}
+
 static void shapes_that_do_not_exist_are_refused(void **state)
 {
   (void)state;
@@ -876,6 +908,7 @@ int main(void)
       cmocka_unit_test(real_parts_beyond_the_clamp_have_no_gradient),
 #endif
       cmocka_unit_test(parameters_carry_the_flags_of_both_recipes),
+      cmocka_unit_test(s5_is_created_and_sized_before_its_eigenproblem_is_solved),
       cmocka_unit_test(shapes_that_do_not_exist_are_refused),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

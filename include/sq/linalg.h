@@ -86,14 +86,6 @@ void sq_zgemm(int m, int n, int k, const sq_complex *A, int lda, const sq_comple
    SQ_ERR_INTERNAL if A is singular. */
 sq_status sq_zsolve(sq_trans t, int n, sq_complex *A, sq_complex *x, int *pivot);
 
-/* ---- hermitian.c ----------------------------------------------------------------------------------------
- */
-/* A (n,n) = V diag(w) V^*, w (n) ascending; A (its lower triangle is read) is overwritten by V^*: row j is the conjugate
-   of eigenvector j, whose phase is free.  work: sq_hermitian_work(n) doubles.  SQ_ERR_INTERNAL if ZHEEVD does
-   not converge or A is not finite. */
-size_t sq_hermitian_work(int n);
-sq_status sq_hermitian_eig(int n, sq_complex *A, double *w, double *work);
-
 /* ---- fft.c: real Fourier transforms of one length, FFTW -------------------------------------------------- */
 /* Plans depend on the length alone (FFTW_ESTIMATE), so results do not depend on timing.  Creating and
    destroying them is not thread safe; transforming is.  Arrays are aligned to 64 bytes. */
