@@ -227,15 +227,16 @@ static void init_C(const sq_mixer *m, sq_rng *rng, sq_real *C)
   const int n = m->block_dim, N = m->nblock * n, kept = m->P / m->nblock, D = m->head.dims.D;
   const double fan_in = m->C_init == C_LECUN ? (double)N * D : N;
   for (int dir = 0; dir < m->ndir; ++dir)
-    for (int d = 0; d < D; ++d)
-      for (int k = 0; k < N; ++k) {
+    for (int k = 0; k < N; ++k) {
+      next_entries(m, k % n);
+      for (int d = 0; d < D; ++d) {
         sq_real c[2];
         sq_real *row = C + 2 * ((size_t)d * (size_t)m->ndir + (size_t)dir) * (size_t)m->P;
         sq_nn_init_lecun_normal(rng, fan_in, 2, c);
-        next_entries(m, k % n);
         for (int q = 0; q < kept; ++q)
           add_complex(CMPLX((double)c[0], (double)c[1]) * m->hippo[q].entry, row + 2 * (k / n * kept + q));
       }
+    }
 }
 
 static void s5_init(const sq_mixer *m, const sq_param *p, sq_rng *rng, sq_real *theta)
