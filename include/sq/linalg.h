@@ -4,6 +4,7 @@
 
 #include <stddef.h>
 
+#include "sq/base.h"
 #include "sq/real.h"
 #include "sq/status.h"
 
@@ -46,6 +47,9 @@ typedef struct {
   double *radius; /* (n) of the disc around mu that holds its eigenvalue, rounding of mu included; INFINITY */
   int *certified; /* (n) 1: proven, its disc (before mu was rounded) has one eigenvalue and meets no other */
   int sweeps, ncertified;
+  const sq_stop
+      *stop; /* or NULL: asked before each value of a sweep, for one process alone; then nothing in mu, radius
+                          and certified is to be used */
 } sq_secular;
 /* Eigenvalues by the secular equation in quadruple precision, O(n^2) a sweep (src/linalg/secular.c).
    started: r->mu holds float64 values; else they are found in float64 first, O(n^2) a sweep.  Entries of d with
@@ -66,7 +70,7 @@ typedef struct {
 void sq_secular_solve_shared(const sq_rank_one *A, int started, const sq_secular_share *share, sq_secular *r,
                              void *work); /* share NULL: alone */
 /* In float64 only, without proof: as good as ZGEEV, O(n^2) a sweep. */
-void sq_secular_estimate(const sq_rank_one *A, sq_complex *mu, void *work);
+void sq_secular_estimate(const sq_rank_one *A, const sq_stop *stop, sq_complex *mu, void *work);
 
 typedef struct {
   double backward_error; /* |A x - z x| / (|A|_F |x|), x the eigenvector that belongs to z */
