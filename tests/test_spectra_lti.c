@@ -514,6 +514,35 @@ static void an_analysis_stops_within_systems_and_can_be_done_again(void **state)
     }
 }
 
+static void a_rate_that_is_no_number_is_seen_in_the_eigenvalues(void **state)
+{
+  (void)state;
+  static const int lengths[1] = {24};
+  sample_fixture s;
+  sample_make(&s, 1, lengths);
+  model_fixture x = layer_make(layer_json[0], "", 5, 24);
+  const sq_param_list *l = sq_model_params(x.m);
+  int found = 0;
+  for (int i = 0; i < l->n; ++i)
+    if (strstr(l->v[i].name, "layers_0.seq") != NULL && strstr(l->v[i].name, "Lambda_re") != NULL) {
+      x.theta[l->v[i].offset + 1] = (sq_real)NAN; /* state 0 of channel 1 */
+      ++found;
+    }
+  assert_int_equal(found, 1);
+  analysis_fixture a = analysis_make(&x, "dsf", 1, 24);
+  analysis_run(&a, &x, &s.batch);
+  const double *lambda = analysis_field(&a, "lambda", NULL),
+               *certified = analysis_field(&a, "lambda_certified", NULL),
+               *norm = analysis_field(&a, "power_norm_max", NULL);
+  for (int k = 0; k < 8; ++k) {
+    assert_false(isnan(lambda[2 * k]));
+    assert_true(isnan(lambda[2 * (8 + k)]) && certified[8 + k] == 0);
+  }
+  assert_true(isnan(norm[1]) && !isnan(norm[0]));
+  analysis_release(&a);
+  model_release(&x);
+}
+
 static int has_field(const analysis_fixture *a, const char *name)
 {
   for (int i = 0; i < a->n; ++i)
@@ -634,6 +663,7 @@ int main(void)
       cmocka_unit_test(hankel_values_are_those_of_channels_spread_over_the_layer),
       cmocka_unit_test(the_state_size_has_a_limit_that_it_does_not_exceed),
       cmocka_unit_test(every_part_of_a_dense_analysis_asks_whether_to_stop),
+      cmocka_unit_test(a_rate_that_is_no_number_is_seen_in_the_eigenvalues),
       cmocka_unit_test(an_analysis_stops_within_systems_and_can_be_done_again),
       cmocka_unit_test(a_bound_on_rounding_and_one_draw_of_it_have_different_names),
       cmocka_unit_test(a_state_without_input_has_no_modal_energy),

@@ -408,7 +408,7 @@ static void certify(const sq_rank_one *A, problem *s, sq_secular *r)
   exchange(s, s->done, sizeof *s->done);
   for (int i = 0; i < s->m; ++i) {
     const int n = s->at[i];
-    r->mu[n] = narrow(s->z[i]);
+    r->mu[n] = isnan(s->f[i]) ? CMPLX(NAN, NAN) : narrow(s->z[i]); /* where f is no number nothing is found */
     r->certified[n] = s->done[i];
     r->radius[n] = (s->radius[i] + size_of(narrow(minus(s->z[i], widen(r->mu[n]))))) * (1 + 1e-10);
   }

@@ -358,7 +358,8 @@ double sq_lti_power_norm(const sq_lti *f, int T, double *work)
   sq_lti_matrix(f, M);
   for (int k = 1; k <= T && !sq_stop_asked(f->stop); k *= 2) {
     const operation p = {.n = f->n, .M = M};
-    const double norm = sqrt(fmax(0, lanczos(&p, vectors, vectors + n, vectors + 2 * n)));
+    const double square_of = lanczos(&p, vectors, vectors + n, vectors + 2 * n);
+    const double norm = sqrt(square_of < 0 ? 0 : square_of); /* NaN stays */
     if (!(norm <= most)) most = norm;
     if (k > T / 2) break;
     sq_zgemm(f->n, f->n, f->n, M, f->n, M, f->n, next, f->n);
