@@ -602,6 +602,10 @@ static void the_lru_starts_on_its_ring_with_normalised_inputs(void **state)
     EXPECT_NEAR("gamma", creal(scale), sqrt(1 - cabs(lambda) * cabs(lambda)), 100 * SQ_REAL_EPS);
     mean += area / 400;
   }
+  double square =
+      0; /* of B: 1/(2 D) in each part; 5 deviations of a mean of 3200 squares of normal numbers */
+  for (int i = 0; i < 400 * 4; ++i) square += pow(number(&l, "B_re", i), 2) + pow(number(&l, "B_im", i), 2);
+  EXPECT_NEAR("variance of B", square / 3200 * 2 * 4, 1, 5 * sqrt(2.0 / 3200));
   EXPECT_NEAR("mean area", mean, 0.5,
               5 / sqrt(12.0 * 400)); /* five standard deviations of a mean of uniforms */
   layer_free(&l);
@@ -874,6 +878,9 @@ static void shapes_that_do_not_exist_are_refused(void **state)
 {
   (void)state;
   expect_refused("\"layer\":\"lru\",\"state_dim\":4,\"r_min\":0.9,\"r_max\":0.5", "model.r_max");
+  expect_refused("\"layer\":\"lru\",\"state_dim\":4,\"r_max\":1e-200", "model.r_max"); /* log of its square */
+  expect_refused("\"layer\":\"lru\",\"state_dim\":4,\"dt_min\":-1", "model.dt_min");
+  expect_refused("\"layer\":\"lru\",\"state_dim\":4,\"dt_min\":1,\"dt_max\":0.5", "model.dt_max");
   expect_refused("\"layer\":\"lru\",\"state_dim\":0", "model.state_dim");
   expect_refused("\"layer\":\"s5\",\"state_dim\":12", "model.num_blocks"); /* 8 do not divide 12 */
   expect_refused("\"layer\":\"s5\",\"state_dim\":8", "model.conj_sym");    /* no pairs in blocks of 1 */

@@ -675,7 +675,7 @@ static void drawn_parameters_have_their_distributions(void **state)
       sq_rng_init(&r, 3, SQ_STREAM_INIT, (uint64_t)i);
       f.ops->init(f.m, &f.params.v[i], &r, f.theta);
     }
-    double square = 0, lo = INFINITY, hi = -INFINITY;
+    double square = 0, lo = INFINITY, hi = -INFINITY, mean = 0;
     for (int i = 0; i < n; ++i) square += pow((double)s4_tensor(&f, f.theta, "C")[i], 2);
     const double variance = lecun ? 1.0 / (N * D) : 0.5;
     EXPECT_NEAR("variance of C", square / n, variance,
@@ -683,11 +683,14 @@ static void drawn_parameters_have_their_distributions(void **state)
     for (int d = 0; d < D; ++d) {
       lo = fmin(lo, (double)s4_tensor(&f, f.theta, "log_step")[d]);
       hi = fmax(hi, (double)s4_tensor(&f, f.theta, "log_step")[d]);
+      mean += (double)s4_tensor(&f, f.theta, "log_step")[d] / D;
       EXPECT_NEAR("D", s4_tensor(&f, f.theta, "D")[d], 1, 0);
     }
     const double a = log(lecun ? 0.01 : 0.001), b = log(lecun ? 0.02 : 0.1);
     assert_true(lo >= a - 1e-6 && hi <= b + 1e-6 &&
                 hi - lo > 0.8 * (b - a)); /* missed with probability 1e-5 */
+    /* even in the logarithm: five deviations of a mean of D uniforms */
+    EXPECT_NEAR("mean log_step", mean, 0.5 * (a + b), 5 * (b - a) / sqrt(12.0 * D));
     fixture_free(&f);
   }
 }

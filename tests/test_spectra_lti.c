@@ -205,6 +205,10 @@ norms_of_powers_and_the_numerical_radius_are_known_for_a_jordan_block_and_a_norm
   /* numerical radius .5 + 1/2; |A|_2: A^T A = [[.25, .5], [.5, 1.25]] */
   expect_below("numerical radius", fabs(sq_lti_numerical_radius(&x.f, work) - 1), 1e-12);
   expect_below("norm", fabs(sq_lti_power_norm(&x.f, 64, work) - sqrt(0.75 + sqrt(0.5))), 1e-12);
+  x.f.a[0] = x.f.a[1] =
+      0.9; /* A^k = .9^(k-1) [[.9, k], [0, .9]]: |A| < 1.6, |A^8| > 8 .9^7 = 3.8: a later hump */
+  const double hump = sq_lti_power_norm(&x.f, 64, work), most_k = 8 * pow(0.9, 7), own = pow(0.9, 8);
+  expect_below("hump", fabs(hump - (sqrt(most_k * most_k / 4 + own * own) + most_k / 2)), 1e-12);
   free(work);
   sq_arena_destroy(&x.arena);
   x = system_random(4, 9, 1, 1, 1, 1);
@@ -586,6 +590,13 @@ static void a_state_without_input_has_no_modal_energy(void **state)
   assert_true(share[1] == 50 && share[3] == 50);
   assert_true(energy[1] == 100 && energy[3] == 0);
   for (int b = 0; b < SQ_NRADIUS; ++b) assert_true(marked[b] == 0); /* well determined */
+  /* and one whose output is not read: |B| = 1 for both, |C| = 1 for the other one */
+  sq_real *out_re = x.theta + sq_param_find(l, "encoder.layers_0.seq.C_re")->offset,
+          *out_im = x.theta + sq_param_find(l, "encoder.layers_0.seq.C_im")->offset;
+  for (int i = 0; i < 6; ++i) re[i] = out_re[i] = 1, im[i] = out_im[i] = 0;
+  for (int d = 0; d < 3; ++d) out_re[2 * d] = 0; /* C (D,P): state 0 */
+  analysis_run(&a, &x, &s.batch);
+  assert_true(energy[1] == 100 && energy[3] == 0);
   analysis_release(&a);
   model_release(&x);
 }
