@@ -262,6 +262,23 @@ static void a_matrix_without_weights_keeps_its_diagonal(void **state)
   free(x);
 }
 
+/* f(z) = (z - 1/2)^2/(z (z - 1)): at a distance t from the double value the disc is t wide, and the two meet. */
+static void a_double_eigenvalue_is_not_certified(void **state)
+{
+  (void)state;
+  example *x = example_new(3);
+  x->d[1] = 1;
+  x->u[0] = -0.25;
+  x->u[1] = 0.25;
+  x->d[2] = 7; /* with no weight: certain */
+  x->v[0] = x->v[1] = 1;
+  solve(x);
+  assert_int_equal(x->r.ncertified, 1);
+  assert_true(x->certified[2] == 1);
+  for (int k = 0; k < 2; ++k) assert_true(cabs(x->mu[k] - 0.5) <= x->radius[k] && x->radius[k] < 1e-9);
+  free(x);
+}
+
 /* ---- against LAPACK, where it is good ---------------------------------------------------------------- */
 static void random_example(example *x, uint64_t seed)
 {
@@ -528,6 +545,7 @@ int main(void)
       cmocka_unit_test(random_matrices_have_the_eigenvalues_of_lapack_from_either_start),
       cmocka_unit_test(the_backward_error_grows_with_the_distance_from_an_eigenvalue),
       cmocka_unit_test(the_sensitivity_bounds_what_random_roundings_do),
+      cmocka_unit_test(a_double_eigenvalue_is_not_certified),
       cmocka_unit_test(hippo_legs_is_beyond_float64_and_its_stored_parameters_are_not_beyond_proof),
       cmocka_unit_test(large_matrices_are_certified_in_few_sweeps),
   };
