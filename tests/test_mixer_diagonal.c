@@ -602,6 +602,10 @@ static void the_lru_starts_on_its_ring_with_normalised_inputs(void **state)
     EXPECT_NEAR("gamma", creal(scale), sqrt(1 - cabs(lambda) * cabs(lambda)), 100 * SQ_REAL_EPS);
     mean += area / 400;
   }
+  double square =
+      0; /* of B: 1/(2 D) in each part; 5 deviations of a mean of 3200 squares of normal numbers */
+  for (int i = 0; i < 400 * 4; ++i) square += pow(number(&l, "B_re", i), 2) + pow(number(&l, "B_im", i), 2);
+  EXPECT_NEAR("variance of B", square / 3200 * 2 * 4, 1, 5 * sqrt(2.0 / 3200));
   EXPECT_NEAR("mean area", mean, 0.5,
               5 / sqrt(12.0 * 400)); /* five standard deviations of a mean of uniforms */
   layer_free(&l);
@@ -614,37 +618,54 @@ static double hippo_normal(int i, int j)
   return A + sqrt((i + 0.5) * (j + 0.5));
 }
 
+typedef struct {
+  double mu, P;
+} hippo_point;
+
+static void put_point(void *ctx, int j, double mu, double P)
+{
+  ((hippo_point *)ctx)[j] = (hippo_point){mu, P};
+}
+
 /* Entry of the definition: A = V (diag(-1/2 + i omega) - P P^*) V^* with unitary V.  Sums of n products whose
-   moduli add up to at most the largest |eigenvalue| or |P|^2, each vector with errors of about n eps. */
+   moduli add up to at most the largest |eigenvalue| or |P|^2.  A root is found to the n roundings of a sum of arctangents,
+   and gaps between roots are above 1/2; 10 for the few operations of each term. */
 static void hippo_is_diagonal_plus_rank_one_in_the_coordinates_of_its_eigenvectors(void **state)
 {
   static const int size[] = {1, 2, 7, 64};
   (void)state;
   for (size_t s = 0; s < sizeof size / sizeof *size; ++s) {
     const int n = size[s];
-    double *omega = sq_calloc((size_t)n, sizeof *omega, "omega"), norm = 0;
-    sq_complex *V = sq_calloc((size_t)(n * n), sizeof *V, "V"), *P = sq_calloc((size_t)n, sizeof *P, "P");
-    assert_int_equal(sq_hippo_normal(n, omega, V), SQ_OK);
-    sq_hippo_rank_one(n, V, P);
+    double norm = 0;
+    sq_complex *V = sq_calloc((size_t)(n * n), sizeof *V, "V");
+    hippo_point *h = sq_calloc((size_t)n, sizeof *h, "HiPPO");
+    sq_hippo_states(n, put_point, h);
     for (int k = 0; k < n; ++k) {
+      sq_complex edge = h[k].P / sqrt(2);
+      for (int i = 0; i < n; ++i) V[k * n + i] = conj(sq_hippo_entry(i, h[k].mu, &edge));
       norm += k + 0.5;
-      if (k > 0) assert_true(omega[k - 1] <= omega[k]);
+      assert_true(h[k].P > 0 && (k == 0 || h[k - 1].mu < h[k].mu));
     }
-    norm = fmax(norm, fabs(omega[0]));
+    norm = fmax(norm, fabs(h[0].mu));
+    for (int k = 0; k < n; ++k)
+      for (int q = 0; q <= k; ++q) {
+        sq_complex product = 0;
+        for (int i = 0; i < n; ++i) product += V[k * n + i] * conj(V[q * n + i]);
+        EXPECT_NEAR("V^* V", cabs(product - (k == q)), 0, 10 * n * DBL_EPSILON * (1 + norm));
+      }
     for (int i = 0; i < n; ++i)
       for (int j = 0; j < n; ++j) {
         sq_complex A = 0, left = 0, right = 0;
         for (int k = 0; k < n; ++k) {
-          A += conj(V[k * n + i]) * CMPLX(-0.5, omega[k]) * V[k * n + j];
-          left += conj(V[k * n + i]) * P[k];
-          right += conj(P[k]) * V[k * n + j];
+          A += conj(V[k * n + i]) * CMPLX(-0.5, h[k].mu) * V[k * n + j];
+          left += conj(V[k * n + i]) * h[k].P;
+          right += h[k].P * V[k * n + j];
         }
         const double other = hippo_normal(i, j) - sqrt((i + 0.5) * (j + 0.5));
-        EXPECT_NEAR("A", cabs(A - left * right - other), 0, n * DBL_EPSILON * norm);
+        EXPECT_NEAR("A", cabs(A - left * right - other), 0, 10 * n * DBL_EPSILON * (1 + norm));
       }
-    free(P);
+    free(h);
     free(V);
-    free(omega);
   }
 }
 
@@ -695,8 +716,7 @@ static void s5_starts_as_the_system_that_it_diagonalises(void **state)
                                                 : lambda * lambda);
           sum += term;
           size += cabs(term);
-          other +=
-              CMPLX(C[2 * (c * START_N + p)], C[2 * (c * START_N + p) + 1]) * hippo_power(power, p, d, B);
+          other += CMPLX(C[2 * (p * WIDTH + c)], C[2 * (p * WIDTH + c) + 1]) * hippo_power(power, p, d, B);
         }
         EXPECT_NEAR("C Lambda^k B", cabs(sum - other), 0, 100 * SQ_REAL_EPS * size);
       }
@@ -839,10 +859,28 @@ static void expect_refused(const char *model, const char *word)
   if (strstr(sq_error_text(), word) == NULL) fail_msg("\"%s\" does not name %s", sq_error_text(), word);
 }
 
+/* Sizes are asked of cells that this process may never train. */
+static void s5_is_created_and_sized_before_its_eigenproblem_is_solved(void **state)
+{
+  fixture f = {.dims = {.D = 4, .seq_len = 8, .max_rows = 8}};
+  (void)state;
+  sq_format(f.text, sizeof f.text,
+            "{\"model\":{\"hidden_dim\":4,\"layer\":\"s5\",\"state_dim\":8192,\"num_blocks\":1}}");
+  assert_int_equal(sq_experiment_parse(fixture_schema(), f.text, "test", &f.e), SQ_OK);
+  assert_int_equal(sq_mixer_s5.create(sq_experiment_cell(f.e, 0), f.dims, &f.m), SQ_OK);
+  assert_true(sq_mixer_s5.scratch_bytes(f.m) > 0);
+  for (int k = 0; k < 8192; ++k) assert_true(f.m->hippo[k].mu == 0 && f.m->hippo[k].start == 0);
+  sq_mixer_s5.destroy(f.m);
+  sq_experiment_destroy(&f.e);
+}
+
 static void shapes_that_do_not_exist_are_refused(void **state)
 {
   (void)state;
   expect_refused("\"layer\":\"lru\",\"state_dim\":4,\"r_min\":0.9,\"r_max\":0.5", "model.r_max");
+  expect_refused("\"layer\":\"lru\",\"state_dim\":4,\"r_max\":1e-200", "model.r_max"); /* log of its square */
+  expect_refused("\"layer\":\"lru\",\"state_dim\":4,\"dt_min\":-1", "model.dt_min");
+  expect_refused("\"layer\":\"lru\",\"state_dim\":4,\"dt_min\":1,\"dt_max\":0.5", "model.dt_max");
   expect_refused("\"layer\":\"lru\",\"state_dim\":0", "model.state_dim");
   expect_refused("\"layer\":\"s5\",\"state_dim\":12", "model.num_blocks"); /* 8 do not divide 12 */
   expect_refused("\"layer\":\"s5\",\"state_dim\":8", "model.conj_sym");    /* no pairs in blocks of 1 */
@@ -876,6 +914,7 @@ int main(void)
       cmocka_unit_test(real_parts_beyond_the_clamp_have_no_gradient),
 #endif
       cmocka_unit_test(parameters_carry_the_flags_of_both_recipes),
+      cmocka_unit_test(s5_is_created_and_sized_before_its_eigenproblem_is_solved),
       cmocka_unit_test(shapes_that_do_not_exist_are_refused),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -208,7 +208,7 @@ typedef struct {
 
 static const int ragged[] = {70, 5, 1};
 
-static void make(fixture *f, const kind *k, int seq_len, int nseq, const int *len)
+static void make_with(fixture *f, const kind *k, const char *more, int seq_len, int nseq, const int *len)
 {
   memset(f, 0, sizeof *f);
   for (int b = 0; b < nseq; ++b) {
@@ -220,8 +220,8 @@ static void make(fixture *f, const kind *k, int seq_len, int nseq, const int *le
   sq_format(
       f->text, sizeof f->text,
       "{\"model\":{\"layer\":\"mamba\",\"hidden_dim\":%d,\"num_heads\":%d,\"state_dim\":%d,\"conv_dim\":"
-      "%d,\"expansion\":%d,\"pseudoLTI\":%s}}",
-      k->D, k->heads, k->N, k->conv, k->expansion, k->lti ? "true" : "false");
+      "%d,\"expansion\":%d,\"pseudoLTI\":%s%s}}",
+      k->D, k->heads, k->N, k->conv, k->expansion, k->lti ? "true" : "false", more);
   if (sq_experiment_parse(fixture_schema(), f->text, "test", &f->e) != SQ_OK) fail_msg("%s", sq_error_text());
   f->ops = sq_mixer_find(k->lti ? "mamba2-lti" : "mamba2");
   assert_non_null(f->ops);
@@ -235,6 +235,11 @@ static void make(fixture *f, const kind *k, int seq_len, int nseq, const int *le
   draw(1, n, 1, f->u);
   f->tape = guarded(f->ops->tape_bytes(f->m));
   f->scratch = guarded(f->ops->scratch_bytes(f->m));
+}
+
+static void make(fixture *f, const kind *k, int seq_len, int nseq, const int *len)
+{
+  make_with(f, k, "", seq_len, nseq, len);
 }
 
 /* Steps and decays of order one, so that everything matters in 70 steps. */
@@ -789,15 +794,30 @@ static void tensors_have_the_published_names_shapes_and_order(void **unused)
    probability 0.9^n, 1e-6 for n = 128). */
 static void expect_spread(const char *name, size_t n, const double *x, double low, double high)
 {
-  double least = INFINITY, most = -INFINITY;
+  double least = INFINITY, most = -INFINITY, mean = 0;
   const double slack = 1e-6 * (high - low);
   for (size_t i = 0; i < n; ++i) {
     least = fmin(least, x[i]);
     most = fmax(most, x[i]);
+    mean += x[i] / (double)n;
   }
+  /* even: five deviations of a mean of n uniforms */
+  EXPECT_NEAR(name, mean, 0.5 * (low + high), 5 * (high - low) / sqrt(12.0 * (double)n));
   if (!(low - slack <= least && least < low + 0.1 * (high - low) && high - 0.1 * (high - low) < most &&
         most <= high + slack))
     fail_msg("%s: %g .. %g, expected %g .. %g", name, least, most, low, high);
+}
+
+static void a_step_starts_at_1e_4_or_above(void **unused)
+{
+  fixture x;
+  static const int len[] = {2};
+  (void)unused;
+  make_with(&x, &(kind){0, 128, 128, 4, 1, 256}, ",\"dt_min\":1e-6,\"dt_max\":1e-5", 2, 1, len);
+  for (int h = 0; h < 128; ++h)
+    EXPECT_NEAR("dt", plain_softplus((double)tensor(&x, x.theta, "dt_bias")[h]), 1e-4,
+                1e-15 + 1e-2 * SQ_REAL_EPS);
+  fixture_free(&x);
 }
 
 static void initial_values_are_the_published_ones(void **unused)
@@ -854,6 +874,7 @@ int main(void)
       cmocka_unit_test(configurations_that_cannot_be_built_are_refused_with_the_reason),
       cmocka_unit_test(tensors_have_the_published_names_shapes_and_order),
       cmocka_unit_test(initial_values_are_the_published_ones),
+      cmocka_unit_test(a_step_starts_at_1e_4_or_above),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -41,6 +41,17 @@ static inline int sq_max(int a, int b)
   return a > b ? a : b;
 }
 
+/* ---- stopping ---------------------------------------------------------------------------------------- */
+/* Asked by long work; once poll() has said nonzero it has to keep saying so. */
+typedef struct {
+  int (*poll)(void *user); /* NULL: never */
+  void *user;
+} sq_stop;
+static inline int sq_stop_asked(const sq_stop *s)
+{
+  return s != NULL && s->poll != NULL && s->poll(s->user);
+}
+
 /* ---- clock and process ------------------------------------------------------------------------------- */
 double sq_wall_s(void);         /* monotonic seconds */
 void sq_time_iso(char out[32]); /* "2025-01-31T12:34:56Z" */

@@ -4,6 +4,7 @@
 
 #include <stddef.h>
 
+#include "sq/base.h"
 #include "sq/real.h"
 #include "sq/status.h"
 
@@ -46,6 +47,9 @@ typedef struct {
   double *radius; /* (n) of the disc around mu that holds its eigenvalue, rounding of mu included; INFINITY */
   int *certified; /* (n) 1: proven, its disc (before mu was rounded) has one eigenvalue and meets no other */
   int sweeps, ncertified;
+  const sq_stop
+      *stop; /* or NULL: asked before each value of a sweep, for one process alone; then nothing in mu, radius
+                          and certified is to be used */
 } sq_secular;
 /* Eigenvalues by the secular equation in quadruple precision, O(n^2) a sweep (src/linalg/secular.c).
    started: r->mu holds float64 values; else they are found in float64 first, O(n^2) a sweep.  Entries of d with
@@ -66,7 +70,7 @@ typedef struct {
 void sq_secular_solve_shared(const sq_rank_one *A, int started, const sq_secular_share *share, sq_secular *r,
                              void *work); /* share NULL: alone */
 /* In float64 only, without proof: as good as ZGEEV, O(n^2) a sweep. */
-void sq_secular_estimate(const sq_rank_one *A, sq_complex *mu, void *work);
+void sq_secular_estimate(const sq_rank_one *A, const sq_stop *stop, sq_complex *mu, void *work);
 
 typedef struct {
   double backward_error; /* |A x - z x| / (|A|_F |x|), x the eigenvector that belongs to z */
@@ -85,14 +89,6 @@ void sq_zgemm(int m, int n, int k, const sq_complex *A, int lda, const sq_comple
 /* Solves A x = x (SQ_N) or A^T x = x (SQ_T) in place by LU; A (n,n), row stride n, is overwritten; pivot (n).
    SQ_ERR_INTERNAL if A is singular. */
 sq_status sq_zsolve(sq_trans t, int n, sq_complex *A, sq_complex *x, int *pivot);
-
-/* ---- hermitian.c ----------------------------------------------------------------------------------------
- */
-/* A (n,n) = V diag(w) V^*, w (n) ascending; A (its lower triangle is read) is overwritten by V^*: row j is the conjugate
-   of eigenvector j, whose phase is free.  work: sq_hermitian_work(n) doubles.  SQ_ERR_INTERNAL if ZHEEVD does
-   not converge or A is not finite. */
-size_t sq_hermitian_work(int n);
-sq_status sq_hermitian_eig(int n, sq_complex *A, double *w, double *work);
 
 /* ---- fft.c: real Fourier transforms of one length, FFTW -------------------------------------------------- */
 /* Plans depend on the length alone (FFTW_ESTIMATE), so results do not depend on timing.  Creating and

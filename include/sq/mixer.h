@@ -60,6 +60,7 @@ typedef struct {
   double *D;             /* (nout): feeds input k to output k */
   sq_complex *lam, *p;   /* (n) */
   double step;
+  const sq_stop *stop; /* or NULL: asked by lti() and by the analyses of the system, which then end early */
 } sq_lti;
 
 typedef struct {

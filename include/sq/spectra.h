@@ -36,7 +36,8 @@ typedef struct sq_spectra sq_spectra;
 sq_status sq_spectra_create(const sq_config *c, const sq_model *m, const char *protocol, int nsample,
                             int seq_len, sq_spectra **s);
 void sq_spectra_destroy(sq_spectra **s);
-/* poll (or NULL) is called between sequences, and between the systems of time-invariant layers: where it returns
+/* poll (or NULL) is called between sequences, and within the systems of time-invariant layers between calls of BLAS and
+   LAPACK and between the values of a sweep: where it returns
    nonzero, sq_spectra_run stops there and returns SQ_STOPPED without an error text. */
 void sq_spectra_poll(sq_spectra *s, int (*poll)(void *user), void *user);
 /* Scratch that the first sq_spectra_run will take and keep. */
@@ -135,7 +136,7 @@ double sq_lti_power_norm(const sq_lti *f, int T, double *work);
 double sq_lti_numerical_radius(const sq_lti *f, double *work);
 /* As sq_factors_hankel, cut 0 < t < T; the real system has order 2n: sigma (2n).  Observability runs over C A ..
    C A^(T-t), controllability over B .. A^(t-1) B.  work: sq_lti_hankel_bytes, 64-byte aligned.  SQ_ERR_DATA if
-   the system is not finite or overflows. */
+   the system is not finite or overflows, SQ_STOPPED (without a text) at f->stop. */
 size_t sq_lti_hankel_bytes(const sq_lti *f);
 sq_status sq_lti_hankel(const sq_lti *f, int T, int t, double *sigma, int *nsigma, double *log_sigma1,
                         void *work);

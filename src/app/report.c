@@ -445,12 +445,14 @@ static sq_status memory_table(const sq_results *r, sq_table *t)
   if (has_lti(r))
     sq_table_note(
         t, "Time-invariant layers: no sequence is involved. The state size of S4 is that of one channel "
-           "(mean over the channels analysed), that of LRU and S5 is the whole layer's: not comparable.");
+           "(mean over the channels analysed), that of LRU and S5 is the whole layer's: not comparable. "
+           "A bidirectional S5: of its forward half, the part that reaches from the past into the future.");
   sq_table_note(
       t,
       "State size at the cut (fraction of the sequence): number of Hankel singular values above 1e-3 of the "
-      "largest; of: what it cannot exceed there, the order of the state (real numbers: 2 N for S4, S5 and "
-      "LRU) or what fits "
+      "largest; of: what it cannot exceed there, the order of the state (real numbers: twice the complex "
+      "states that are kept, in S5 "
+      "with conj_sym half of state_dim) or what fits "
       "into the past or the future of the cut; by entropy: exp H(sigma/sum); by squares: exp "
       "H(sigma^2/sum).");
   sq_table_note(t, "Distance: quantiles, in steps, of how far back the layer looks (weights |M_(i,i-d)|^2).");

@@ -64,6 +64,8 @@ endfunction()
 # linked to those modules only; F64 is the default precision.  With RANKS it runs under mpiexec once for each number.
 set(SQ_MPI_TEST_ENV "OMPI_ALLOW_RUN_AS_ROOT=1;OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1;OMPI_MCA_rmaps_base_oversubscribe=1;OMPI_MCA_mpi_yield_when_idle=1;OMPI_MCA_btl_vader_single_copy_mechanism=none;PMIX_MCA_gds=hash")
 # Leaks of MPI itself are not ours: leak checking is for the programs that do not start it.
+# LLVM's OpenMP keeps blocks of its own threads until the end.
+set(SQ_LSAN "LSAN_OPTIONS=suppressions=${CMAKE_SOURCE_DIR}/tests/lsan.supp:print_suppressions=0")
 set(SQ_MPI_ASAN "ASAN_OPTIONS=detect_leaks=0")
 function(sq_test name)
   cmake_parse_arguments(A "F32;F64" "TIMEOUT" "SOURCES;MODULES;RANKS;LIBRARIES;ARGS" ${ARGN})
@@ -99,7 +101,7 @@ function(sq_test name)
         endforeach()
       else()
         add_test(NAME ${program} COMMAND ${program} ${A_ARGS})
-        set_tests_properties(${program} PROPERTIES TIMEOUT ${A_TIMEOUT} ENVIRONMENT "${SQ_MPI_TEST_ENV}")
+        set_tests_properties(${program} PROPERTIES TIMEOUT ${A_TIMEOUT} ENVIRONMENT "${SQ_MPI_TEST_ENV};${SQ_LSAN}")
       endif()
     endif()
   endforeach()

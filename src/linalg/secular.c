@@ -39,6 +39,7 @@ typedef struct {
   cquad *c, *z;  /* (m) */
   cquad *before; /* (m) z before this sweep */
   const sq_secular_share *share;
+  const sq_stop *stop;
   double *weight;                   /* (m) sum of the |c| that were put together */
   double *f, *noise;                /* (m) |f(z)| as computed, and how far it may be off */
   double *step;                     /* (m) last correction */
@@ -264,6 +265,7 @@ static void start_alone(const sq_rank_one *A, problem *s)
     double moved = 0;
     memcpy(s->rough_before, s->rough, (size_t)s->m * sizeof *s->rough);
     for (int i = mine_from(s); i < mine_to(s); ++i) {
+      if (sq_stop_asked(s->stop)) return;
       const sq_complex z = s->rough[i];
       sq_complex f = 1, slope = 0, poles = 0;
       double terms = 1;
@@ -339,8 +341,10 @@ static int iterate(const sq_rank_one *A, problem *s)
   for (; sweeps < MOST_SWEEPS && left > 0; ++sweeps) {
     left = 0;
     memcpy(s->before, s->z, (size_t)s->m * sizeof *s->z);
-    for (int i = mine_from(s); i < mine_to(s); ++i)
+    for (int i = mine_from(s); i < mine_to(s); ++i) {
+      if (sq_stop_asked(s->stop)) return sweeps;
       if (!s->done[i]) improve(A, s, i);
+    }
     exchange(s, s->z, sizeof *s->z);
     exchange(s, s->done, sizeof *s->done);
     for (int i = 0; i < s->m; ++i) left += !s->done[i];
@@ -391,7 +395,8 @@ static double disc(const sq_rank_one *A, const problem *s, int i)
 
 static void certify(const sq_rank_one *A, problem *s, sq_secular *r)
 {
-  for (int i = mine_from(s); i < mine_to(s); ++i) s->radius[i] = disc(A, s, i);
+  for (int i = mine_from(s); i < mine_to(s); ++i)
+    s->radius[i] = sq_stop_asked(s->stop) ? INFINITY : disc(A, s, i);
   exchange(s, s->radius, sizeof *s->radius);
   for (int i = mine_from(s); i < mine_to(s); ++i) {
     int alone = s->radius[i] < INFINITY;
@@ -403,7 +408,7 @@ static void certify(const sq_rank_one *A, problem *s, sq_secular *r)
   exchange(s, s->done, sizeof *s->done);
   for (int i = 0; i < s->m; ++i) {
     const int n = s->at[i];
-    r->mu[n] = narrow(s->z[i]);
+    r->mu[n] = isnan(s->f[i]) ? CMPLX(NAN, NAN) : narrow(s->z[i]); /* where f is no number nothing is found */
     r->certified[n] = s->done[i];
     r->radius[n] = (s->radius[i] + size_of(narrow(minus(s->z[i], widen(r->mu[n]))))) * (1 + 1e-10);
   }
@@ -418,7 +423,7 @@ void sq_secular_solve_shared(const sq_rank_one *A, int started, const sq_secular
                              void *work)
 {
   sq_arena a = {.base = work, .cap = sq_secular_bytes(A->n)};
-  problem s = {.share = share};
+  problem s = {.share = share, .stop = r->stop};
   take(&a, A->n, &s);
   deflate(A, &s, r);
   if (started)
@@ -427,17 +432,18 @@ void sq_secular_solve_shared(const sq_rank_one *A, int started, const sq_secular
     start_alone(A, &s);
   for (int n = 0; n < A->n; ++n)
     if (!is_kept(&s, n)) r->mu[n] = A->d[n];
+  SQ_ASSERT(share == NULL || r->stop == NULL); /* processes would have to agree */
   r->sweeps = iterate(A, &s);
   certify(A, &s, r);
   r->ncertified = 0;
   for (int n = 0; n < A->n; ++n) r->ncertified += r->certified[n];
 }
 
-void sq_secular_estimate(const sq_rank_one *A, sq_complex *mu, void *work)
+void sq_secular_estimate(const sq_rank_one *A, const sq_stop *stop, sq_complex *mu, void *work)
 {
   sq_arena a = {.base = work, .cap = sq_secular_bytes(A->n)};
   sq_secular r = {.mu = mu};
-  problem s = {.share = NULL};
+  problem s = {.stop = stop};
   take(&a, A->n, &s);
   r.radius = s.radius; /* not used below */
   r.certified = s.done;

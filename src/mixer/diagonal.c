@@ -38,8 +38,7 @@ void sq_diagonal_setup(sq_mixer *m)
 
 void sq_diagonal_destroy(sq_mixer *m)
 {
-  free(m->omega);
-  free(m->Vstar);
+  free(m->hippo);
   free(m);
 }
 

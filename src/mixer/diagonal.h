@@ -21,6 +21,12 @@ typedef struct {
                      sq_real *dtheta);
 } sq_diagonal_core;
 
+/* Of a HiPPO matrix: frequency, and what its eigenvector is made from, entry by entry (hippo.h). */
+typedef struct {
+  double mu;
+  sq_complex start, edge, entry;
+} sq_hippo_state;
+
 struct sq_mixer {
   struct sq_mixer_head head;
   const sq_diagonal_core *core;
@@ -38,8 +44,7 @@ struct sq_mixer {
   size_t Lambda_re, Lambda_im, log_step;
   int nblock, block_dim; /* HiPPO matrices at the start, and their size */
   int bilinear, clip, C_init;
-  double *omega;     /* (block_dim) owned */
-  sq_complex *Vstar; /* (block_dim,block_dim) owned */
+  sq_hippo_state *hippo; /* (block_dim) owned; init's work space */
   double dt_min, dt_max;
 };
 

@@ -11,11 +11,11 @@
 static const sq_key lru_keys[] = {
     {"model.state_dim", SQ_KEY_INT, NULL, 1, 65536, NULL, "complex states of a layer"},
     {"model.r_min", SQ_KEY_REAL, "0", 0, 1, NULL, "smallest modulus of an eigenvalue at the start"},
-    {"model.r_max", SQ_KEY_REAL, "1", 0, 1, NULL, "largest modulus of an eigenvalue at the start"},
+    {"model.r_max", SQ_KEY_REAL, "1", 1e-6, 1, NULL, "largest modulus of an eigenvalue at the start"},
     {"model.max_phase", SQ_KEY_REAL, "6.28", 1e-6, 6.283185307179587, NULL,
      "largest phase of an eigenvalue at the start, radians"},
-    {"model.dt_min", SQ_KEY_REAL, "0.001", 0, 0, NULL, "no effect on this layer: it has no step size"},
-    {"model.dt_max", SQ_KEY_REAL, "0.1", 0, 0, NULL, "no effect on this layer: it has no step size"},
+    {"model.dt_min", SQ_KEY_REAL, "0.001", 1e-6, 100, NULL, "no effect on this layer: it has no step size"},
+    {"model.dt_max", SQ_KEY_REAL, "0.1", 1e-6, 100, NULL, "no effect on this layer: it has no step size"},
 };
 
 static sq_status lru_check(const sq_config *c)
@@ -23,8 +23,10 @@ static sq_status lru_check(const sq_config *c)
   const double lo = sq_config_real(c, "model.r_min"), hi = sq_config_real(c, "model.r_max");
   if (lo >= 1) /* |lambda| = 1: nu_log and gamma_log are not finite */
     return sq_fail(SQ_ERR_USAGE, "model.r_min: %g, must be below 1", lo);
-  if (lo <= hi && hi > 0) return SQ_OK;
-  return sq_fail(SQ_ERR_USAGE, "model.r_max: %g, must be positive and not below model.r_min %g", hi, lo);
+  if (lo > hi) return sq_fail(SQ_ERR_USAGE, "model.r_max: %g is below model.r_min %g", hi, lo);
+  const double dt_lo = sq_config_real(c, "model.dt_min"), dt_hi = sq_config_real(c, "model.dt_max");
+  if (dt_lo > dt_hi) return sq_fail(SQ_ERR_USAGE, "model.dt_max: %g is below model.dt_min %g", dt_hi, dt_lo);
+  return SQ_OK;
 }
 
 static const sq_keyset lru_keyset = {"model.layer=lru", lru_keys, sizeof lru_keys / sizeof *lru_keys,

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "hippo.h"
 #include "s4.h"
 
 static const sq_key keys[] = {
@@ -105,101 +106,55 @@ static void params(sq_mixer *m, const char *prefix, sq_param_list *l)
   m->log_step = add(m, LOG_STEP, SQ_PARAM_SSM, 2, row, prefix, l);
 }
 
-/* ---- HiPPO-LegS, diagonal plus rank one ----------------------------------------------------------------
- *
- * With q_i^2 = 2i+1 the matrix is A = -I/2 + i H - p p^T, p = q/sqrt 2, where H is Hermitian: (i H)_ij = -q_i q_j/2 below
- * the diagonal and +q_i q_j/2 above.  Its eigenvectors have a closed form.  For i H x = i mu x put w = q x,
- * z_i = 1/2 + i mu/q_i^2 and e_i = z_i w_i: the difference of two rows gives e_(i+1) = -(conj(z_i)/z_i) e_i, so that all
- * |e_i| are equal and e_i - e_(i+1) = w_i; then any one row says e_0 + e_N = 0, that is
- *
- *     sum_i arctan(2 mu/q_i^2) = (pi/2)(N-1-2j) ,   j = 0..N-1 .
- *
- * The left side is increasing: N simple eigenvalues.  The sum of the w_i is e_0 - e_N = 2 e_0, and with |x| = 1
- *
- *     |V^* p|^2 = 1/phi'(mu) ,   phi'(mu) = sum_i 2 q_i^2/(q_i^4 + 4 mu^2) ,
- *
- * the derivative of the left side.  The phases of V are chosen so that P = V^* p is positive. */
+/* ---- start ------------------------------------------------------------------------------------------- */
 
-/* phi'(mu), and pi N/2 - phi(mu) without cancellation for large mu. */
-static double slope_and_rest(int N, double mu, double *rest)
+typedef struct {
+  const sq_mixer *m;
+  sq_real *x;
+} tensor;
+
+static void put_frequency(void *ctx, int n, double mu, double P)
 {
-  double slope = 0, sum = 0;
-  for (int i = N - 1; i >= 0; --i) {
-    const double q2 = 2.0 * i + 1;
-    slope += 2 * q2 / (q2 * q2 + 4 * mu * mu);
-    sum += atan2(q2, 2 * mu);
-  }
-  *rest = sum;
-  return slope;
-}
-
-/* mu_n >= 0, the n-th of the upper half (n >= N/2), by Newton's method from `start`, a smaller root or 0: the rest is
-   convex and decreasing, so the iterates rise to the root until rounding stops them. */
-static double hippo_root(int N, int n, double start, double *slope)
-{
-  const double target = M_PI / 2 * (2.0 * (N - n) - 1);
-  double mu = start, rest;
-  for (;;) {
-    *slope = slope_and_rest(N, mu, &rest);
-    const double next = mu + (rest - target) / *slope;
-    if (!(next > mu)) return mu;
-    mu = next;
-  }
-}
-
-/* row(n, mu_n, P_n) for every state */
-typedef void put_state(const sq_mixer *m, int n, double mu, double P, sq_real *x);
-
-static void each_hippo_state(const sq_mixer *m, put_state *put, sq_real *x)
-{
-  const int N = m->N;
-  double mu = 0, slope, rest;
-  if (N % 2 == 1) put(m, N / 2, 0, 1 / sqrt(slope_and_rest(N, 0, &rest)), x);
-  for (int n = (N + 1) / 2; n < N; ++n) {
-    mu = hippo_root(N, n, mu, &slope);
-    put(m, n, mu, 1 / sqrt(slope), x);
-    put(m, N - 1 - n, -mu, 1 / sqrt(slope), x);
-  }
-}
-
-static void put_frequency(const sq_mixer *m, int n, double mu, double P, sq_real *x)
-{
+  const tensor *t = ctx;
+  const size_t D = (size_t)t->m->head.dims.D;
   (void)P;
-  for (int d = 0; d < m->head.dims.D; ++d) x[(size_t)n * (size_t)m->head.dims.D + (size_t)d] = (sq_real)mu;
+  for (size_t d = 0; d < D; ++d) t->x[(size_t)n * D + d] = (sq_real)mu;
 }
 
-static void put_complex(const sq_mixer *m, int n, double re, sq_real *x)
+static void put_real(const tensor *t, int n, double re)
 {
-  for (int d = 0; d < m->head.dims.D; ++d) {
-    sq_real *z = x + 2 * ((size_t)n * (size_t)m->head.dims.D + (size_t)d);
+  const size_t D = (size_t)t->m->head.dims.D;
+  for (size_t d = 0; d < D; ++d) {
+    sq_real *z = t->x + 2 * ((size_t)n * D + d);
     z[0] = (sq_real)re;
     z[1] = 0;
   }
 }
 
-static void put_P(const sq_mixer *m, int n, double mu, double P, sq_real *x)
+static void put_P(void *ctx, int n, double mu, double P)
 {
   (void)mu;
-  put_complex(m, n, P, x);
+  put_real(ctx, n, P);
 }
 
-static void put_B(const sq_mixer *m, int n, double mu, double P, sq_real *x)
+static void put_B(void *ctx, int n, double mu, double P)
 {
   (void)mu;
-  put_complex(m, n, sqrt(2) * P, x); /* V^* b with b = q = sqrt 2 p */
+  put_real(ctx, n, sqrt(2) * P); /* V^* b with b = q = sqrt 2 p */
 }
 
 static void init(const sq_mixer *m, const sq_param *p, sq_rng *rng, sq_real *theta)
 {
   sq_real *x = theta + p->offset;
+  tensor t = {m, x};
   if (p->offset == m->Lambda_re)
     sq_nn_init_constant(-0.5, p->count, x);
   else if (p->offset == m->Lambda_im)
-    each_hippo_state(m, put_frequency, x);
+    sq_hippo_states(m->N, put_frequency, &t);
   else if (p->offset == m->P)
-    each_hippo_state(m, put_P, x);
+    sq_hippo_states(m->N, put_P, &t);
   else if (p->offset == m->B)
-    each_hippo_state(m, put_B, x);
+    sq_hippo_states(m->N, put_B, &t);
   else if (p->offset == m->C && m->lecun)
     sq_nn_init_lecun_normal(rng, (double)m->N * m->head.dims.D, p->count, x);
   else if (p->offset == m->C)

@@ -51,6 +51,13 @@ struct sq_mixer {
   int longest_direct;        /* longest sequence that is convolved directly */
 };
 
+/* Re lam of a stored Lambda_re, in the kernel and in the recurrence; NaN stays NaN. */
+static inline sq_real sq_s4_clamped(sq_real re)
+{
+  const sq_real most = (sq_real)-1e-4;
+  return re > most ? most : re;
+}
+
 /* ---- shape ------------------------------------------------------------------------------------------- */
 
 /* Elements from one row of a slice to the next: room for a transform of length n and its spectrum; an odd number of

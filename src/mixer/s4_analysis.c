@@ -42,7 +42,7 @@ static system_matrix discretise(const sq_mixer *m, const sq_real *theta, size_t 
   if (arena->base == NULL) return x;
   for (size_t n = 0; n < N; ++n) {
     const size_t i = n * D + c;
-    x.lam[n] = CMPLX(fmin((double)theta[m->Lambda_re + i], -1e-4), (double)theta[m->Lambda_im + i]);
+    x.lam[n] = CMPLX((double)sq_s4_clamped(theta[m->Lambda_re + i]), (double)theta[m->Lambda_im + i]);
     x.p[n] = complex_at(theta + m->P, i);
     x.d[n] = 2 / x.step - x.lam[n];
     x.one_s += conj(x.p[n]) * x.p[n] / x.d[n];
@@ -77,8 +77,9 @@ static void times_A(size_t N, const system_matrix *x, sq_complex *R)
   }
 }
 
-/* R = A^L by squaring; R and other (N,N); returns the one of them that holds it. */
-static sq_complex *power(const sq_mixer *m, const system_matrix *x, sq_complex *R, sq_complex *other)
+/* R = A^L by squaring; R and other (N,N); returns the one of them that holds it, NULL at a stop. */
+static sq_complex *power(const sq_mixer *m, const system_matrix *x, const sq_stop *stop, sq_complex *R,
+                         sq_complex *other)
 {
   const int N = m->N;
   const size_t n = (size_t)N;
@@ -87,6 +88,7 @@ static sq_complex *power(const sq_mixer *m, const system_matrix *x, sq_complex *
   for (size_t i = 0; i < n; ++i) R[i * n + i] = 1;
   while (bit <= m->L / 2) bit *= 2;
   for (times_A(n, x, R), bit /= 2; bit > 0; bit /= 2) {
+    if (sq_stop_asked(stop)) return NULL;
     sq_zgemm(N, N, N, R, N, R, N, other, N);
     sq_complex *swap = R;
     R = other;
@@ -98,15 +100,16 @@ static sq_complex *power(const sq_mixer *m, const system_matrix *x, sq_complex *
 
 /* C' (I - A^L) = conj(C~) */
 static sq_status output_row(const sq_mixer *m, const sq_real *theta, size_t c, const system_matrix *x,
-                            sq_complex *C)
+                            const sq_stop *stop, sq_complex *C)
 {
-  sq_status st = SQ_OK;
+  sq_status st = SQ_STOPPED;
   const size_t N = (size_t)m->N, D = (size_t)m->head.dims.D;
   sq_arena a = {0};
   SQ_TRY(sq_arena_create(&a, (2 * N * N + N) * sizeof(sq_complex) + 1024, "S4's recurrence"));
   sq_complex *R = SQ_TAKE(&a, N * N, sq_complex), *other = SQ_TAKE(&a, N * N, sq_complex);
   int *pivot = SQ_TAKE(&a, N, int);
-  R = power(m, x, R, other);
+  R = power(m, x, stop, R, other);
+  if (R == NULL) goto done;
   for (size_t i = 0; i < N * N; ++i) R[i] = -R[i];
   for (size_t i = 0; i < N; ++i) R[i * N + i] += 1;
   for (size_t n = 0; n < N; ++n) C[n] = conj(complex_at(theta + m->C, n * D + c));
@@ -137,7 +140,7 @@ sq_status sq_s4_lti(const sq_mixer *m, const sq_real *theta, int s, sq_lti *f)
   f->step = x.step;
   if (f->B) input_column(m, theta, c, &x, f->B);
   if (f->D) f->D[0] = (double)theta[m->skip + c];
-  if (f->C) SQ_TRY(output_row(m, theta, c, &x, f->C));
+  if (f->C) SQ_TRY(output_row(m, theta, c, &x, f->stop, f->C));
 done:
   sq_arena_destroy(&a);
   return st;

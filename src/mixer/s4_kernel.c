@@ -73,8 +73,6 @@ double sq_s4_kernel_flops(const sq_mixer *m)
 
 /* ---- states ------------------------------------------------------------------------------------------- */
 
-static const sq_real clamp = (sq_real)-1e-4;
-
 typedef struct { /* what a state has in one channel: places in theta */
   size_t lam, z;
 } place;
@@ -100,7 +98,7 @@ static void load_states(const sq_mixer *m, const sq_real *theta, int d, work *w)
     w->w[PB_RE][n] = pr * br + pi * bi;
     w->w[PB_IM][n] = pr * bi - pi * br;
     w->w[PP_RE][n] = pr * pr + pi * pi;
-    w->w[DAMPING][n] = -(double)(re > clamp ? clamp : re);
+    w->w[DAMPING][n] = -(double)sq_s4_clamped(re);
     w->w[FREQUENCY][n] = (double)theta[m->Lambda_im + i.lam];
   }
 }
@@ -123,7 +121,8 @@ static void store_gradients(const sq_mixer *m, const sq_real *theta, int d, cons
     dB[1] += (sq_real)(cbr * ci + cbi * cr + pbr * pi + pbi * pr);
     dP[0] += (sq_real)(cpr * cr - cpi * ci + pbr * br + pbi * bi + 2 * pp * pr);
     dP[1] += (sq_real)(cpr * ci + cpi * cr + pbr * bi - pbi * br + 2 * pp * pi);
-    if (theta[m->Lambda_re + i.lam] <= clamp) dtheta[m->Lambda_re + i.lam] += (sq_real)w->g[G_RE][n];
+    if (sq_s4_clamped(theta[m->Lambda_re + i.lam]) == theta[m->Lambda_re + i.lam])
+      dtheta[m->Lambda_re + i.lam] += (sq_real)w->g[G_RE][n];
     dtheta[m->Lambda_im + i.lam] += (sq_real)w->g[G_IM][n];
     dstep += w->g[G_STEP][n];
   }

@@ -15,7 +15,7 @@
 
 #define CLAMP (-1e-4)
 
-enum { BLOCK_DIM_MAX = 8192 }; /* a dense eigenproblem of this order is solved at the start */
+enum { BLOCK_DIM_MAX = 8192 }; /* the start takes O(n^2) roots and O(n^2 D) products */
 
 enum { C_LECUN, C_TRUNCATED, C_NORMAL };
 
@@ -139,15 +139,6 @@ static int C_init_of(const sq_config *c)
                                                : C_TRUNCATED;
 }
 
-static sq_status solve_hippo(sq_mixer *m)
-{
-  const size_t n = (size_t)m->block_dim;
-  m->omega = sq_calloc(n, sizeof *m->omega, "S5");
-  m->Vstar = sq_calloc(n * n, sizeof *m->Vstar, "S5");
-  if (m->omega == NULL || m->Vstar == NULL) return SQ_ERR_MEMORY;
-  return sq_hippo_normal(m->block_dim, m->omega, m->Vstar);
-}
-
 static sq_status s5_create(const sq_config *c, sq_mixer_dims d, sq_mixer **out)
 {
   sq_mixer *m = sq_calloc(1, sizeof *m, "S5");
@@ -167,13 +158,14 @@ static sq_status s5_create(const sq_config *c, sq_mixer_dims d, sq_mixer **out)
   m->C_init = C_init_of(c);
   m->dt_min = sq_config_real(c, "model.dt_min");
   m->dt_max = sq_config_real(c, "model.dt_max");
-  sq_diagonal_setup(m);
-  const sq_status st = solve_hippo(m);
-  if (st == SQ_OK)
-    *out = m;
-  else
+  m->hippo = sq_calloc((size_t)m->block_dim, sizeof *m->hippo, "S5");
+  if (m->hippo == NULL) {
     sq_diagonal_destroy(m);
-  return st;
+    return SQ_ERR_MEMORY;
+  }
+  sq_diagonal_setup(m);
+  *out = m;
+  return SQ_OK;
 }
 
 static void s5_params(sq_mixer *m, const char *prefix, sq_param_list *l)
@@ -197,18 +189,36 @@ static void add_complex(sq_complex z, sq_real *x)
   x[1] += (sq_real)cimag(z);
 }
 
+static void put_state(void *hippo, int j, double mu, double P)
+{
+  ((sq_hippo_state *)hippo)[j] = (sq_hippo_state){mu, P / sqrt(2), 0, 0};
+}
+
+/* Entry k of all eigenvectors that are kept; k = 0, 1, ..., each one once. */
+static void next_entries(const sq_mixer *m, int k)
+{
+  const int kept = m->P / m->nblock;
+  for (int q = 0; q < kept; ++q) {
+    sq_hippo_state *h = &m->hippo[q];
+    if (k == 0) h->edge = h->start;
+    h->entry = sq_hippo_entry(k, h->mu, &h->edge);
+  }
+}
+
 /* B = V^* B' with B' (N,D) real, of variance 1/N. */
 static void init_B(const sq_mixer *m, sq_rng *rng, sq_real *B)
 {
   const int n = m->block_dim, kept = m->P / m->nblock, D = m->head.dims.D;
-  for (int k = 0; k < m->nblock * n; ++k)
+  for (int k = 0; k < m->nblock * n; ++k) {
+    next_entries(m, k % n);
     for (int d = 0; d < D; ++d) {
       sq_real b;
       sq_nn_init_lecun_normal(rng, m->nblock * n, 1, &b);
       for (int q = 0; q < kept; ++q)
-        add_complex(m->Vstar[(size_t)q * (size_t)n + (size_t)(k % n)] * (double)b,
+        add_complex(conj(m->hippo[q].entry) * (double)b,
                     B + 2 * ((size_t)(k / n * kept + q) * (size_t)D + (size_t)d));
     }
+  }
 }
 
 /* C = C' V with C' (D,N) complex; of variance 1/(N D) in each part, or 1/N. */
@@ -217,30 +227,32 @@ static void init_C(const sq_mixer *m, sq_rng *rng, sq_real *C)
   const int n = m->block_dim, N = m->nblock * n, kept = m->P / m->nblock, D = m->head.dims.D;
   const double fan_in = m->C_init == C_LECUN ? (double)N * D : N;
   for (int dir = 0; dir < m->ndir; ++dir)
-    for (int d = 0; d < D; ++d)
-      for (int k = 0; k < N; ++k) {
+    for (int k = 0; k < N; ++k) {
+      next_entries(m, k % n);
+      for (int d = 0; d < D; ++d) {
         sq_real c[2];
         sq_real *row = C + 2 * ((size_t)d * (size_t)m->ndir + (size_t)dir) * (size_t)m->P;
         sq_nn_init_lecun_normal(rng, fan_in, 2, c);
         for (int q = 0; q < kept; ++q)
-          add_complex(CMPLX((double)c[0], (double)c[1]) *
-                          conj(m->Vstar[(size_t)q * (size_t)n + (size_t)(k % n)]),
-                      row + 2 * (k / n * kept + q));
+          add_complex(CMPLX((double)c[0], (double)c[1]) * m->hippo[q].entry, row + 2 * (k / n * kept + q));
       }
+    }
 }
 
 static void s5_init(const sq_mixer *m, const sq_param *p, sq_rng *rng, sq_real *theta)
 {
   const int kept = m->P / m->nblock; /* of each block, those with the most negative imaginary parts */
+  const int rotated = p->offset == m->B_re || (p->offset == m->C_re && m->C_init != C_NORMAL);
   sq_real *x = theta + p->offset;
   sq_nn_init_constant(0, p->count, x);
+  if (rotated || p->offset == m->Lambda_im) sq_hippo_states(m->block_dim, put_state, m->hippo);
   if (p->offset == m->Lambda_re)
     sq_nn_init_constant(-0.5, p->count, x);
   else if (p->offset == m->Lambda_im)
-    for (int i = 0; i < m->P; ++i) x[i] = (sq_real)m->omega[i % kept];
+    for (int i = 0; i < m->P; ++i) x[i] = (sq_real)m->hippo[i % kept].mu;
   else if (p->offset == m->B_re)
     init_B(m, rng, x);
-  else if (p->offset == m->C_re && m->C_init != C_NORMAL)
+  else if (p->offset == m->C_re && rotated)
     init_C(m, rng, x);
   else if (p->offset == m->C_re)
     sq_nn_init_normal(rng, sqrt(0.5), p->count, x);

@@ -32,6 +32,15 @@ static sq_pooling pooling_of(const sq_config *c)
   return strcmp(name, "mean") == 0 ? SQ_POOL_MEAN : strcmp(name, "last") == 0 ? SQ_POOL_LAST : SQ_POOL_NONE;
 }
 
+/* The published code takes any other word for LayerNorm: a slip of the pen, too. */
+static void warn_of_norm(const char *name)
+{
+  static int warned;
+  if (warned || strcmp(name, "batch") == 0 || strcmp(name, "layer") == 0) return;
+  warned = 1;
+  sq_warn("model.norm: \"%s\" is neither \"batch\" nor \"layer\", and means LayerNorm", name);
+}
+
 static gate_kind gate_of(const sq_config *c)
 {
   const char *name = sq_config_string(c, "model.activation");
@@ -195,6 +204,7 @@ static void read_config(const sq_config *c, ssm *m)
   m->gate = gate_of(c);
   m->gate_width = m->gate == GATE_FULL ? 2 * D : m->gate == GATE_NONE ? 0 : D;
   m->batch_norm = strcmp(sq_config_string(c, "model.norm"), "batch") == 0;
+  warn_of_norm(sq_config_string(c, "model.norm"));
   m->prenorm = sq_config_bool(c, "model.prenorm");
   m->pooling = pooling_of(c);
   m->dropout = sq_config_real(c, "model.dropout");

@@ -131,7 +131,7 @@ void sq_lti_solve(const sq_lti *f, double relative, sq_lti_spectrum *s, void *wo
     return;
   }
   const sq_rank_one A = {f->n, f->lam, f->p, f->p};
-  sq_secular r = {.mu = s->mu, .radius = s->mu_radius, .certified = s->certified};
+  sq_secular r = {.mu = s->mu, .radius = s->mu_radius, .certified = s->certified, .stop = f->stop};
   sq_secular_solve(&A, 0, &r, work);
   s->sweeps = r.sweeps;
   for (int k = 0; k < f->n; ++k) {
@@ -181,7 +181,7 @@ static void energy_by_running(const sq_lti *f, int T, double *e, sq_complex *h)
 {
   for (int i = 0; i < f->nin; ++i) {
     for (int k = 0; k < f->n; ++k) h[k] = f->B[k * f->nin + i];
-    for (int t = 0; t < T; ++t) {
+    for (int t = 0; t < T && !sq_stop_asked(f->stop); ++t) {
       if (t > 0) sq_lti_apply(f, h);
       for (int o = 0; o < f->nout; ++o) {
         double y = t == 0 && o == i ? f->D[o] : 0;
@@ -228,7 +228,7 @@ static void energy_by_gram(const sq_lti *f, int T, double *e, double *work)
     }
   for (int p = 0; p < n; ++p) z[p] = 1;
   if (T > 0) e[0] += energy_at_zero(f);
-  for (int t = 1; t < T; ++t) {
+  for (int t = 1; t < T && !sq_stop_asked(f->stop); ++t) {
     double sum = 0;
     for (int p = 0; p < n; ++p) z[p] *= f->a[p];
     for (int p = 0; p < n; ++p) {
@@ -356,9 +356,10 @@ double sq_lti_power_norm(const sq_lti *f, int T, double *work)
   sq_complex *M = (sq_complex *)(void *)work, *next = M + n * n, *vectors = next + n * n;
   double most = 0;
   sq_lti_matrix(f, M);
-  for (int k = 1; k <= T; k *= 2) {
+  for (int k = 1; k <= T && !sq_stop_asked(f->stop); k *= 2) {
     const operation p = {.n = f->n, .M = M};
-    const double norm = sqrt(fmax(0, lanczos(&p, vectors, vectors + n, vectors + 2 * n)));
+    const double square_of = lanczos(&p, vectors, vectors + n, vectors + 2 * n);
+    const double norm = sqrt(square_of < 0 ? 0 : square_of); /* NaN stays */
     if (!(norm <= most)) most = norm;
     if (k > T / 2) break;
     sq_zgemm(f->n, f->n, f->n, M, f->n, M, f->n, next, f->n);
@@ -374,7 +375,7 @@ double sq_lti_numerical_radius(const sq_lti *f, double *work)
   const size_t n = (size_t)f->n;
   sq_complex *vectors = (sq_complex *)(void *)work;
   double most = 0;
-  for (int k = 0; k < ANGLES; ++k) {
+  for (int k = 0; k < ANGLES && !sq_stop_asked(f->stop); ++k) {
     const double angle = 2 * M_PI * k / ANGLES;
     const operation p = {.f = f, .turn = cos(angle) + I * sin(angle), .n = f->n, .other = vectors + 3 * n};
     const double w = lanczos(&p, vectors, vectors + n, vectors + 2 * n);

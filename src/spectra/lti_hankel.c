@@ -101,6 +101,7 @@ static void triangle_by_blocks(const sq_lti *f, side which, int steps, double *R
   for (int i = 0; i < width; ++i) {
     column(f, which, i, s->row);
     for (int k = 0; k < steps; ++k) {
+      if (sq_stop_asked(f->stop)) return;
       if (k > 0 || which == OBSERVE) advance(f, which, s->row);
       put(f->n, which, s->row, s->stack + (size_t)waiting++ * (size_t)m);
       if (waiting < m + BLOCK && (i + 1 < width || k + 1 < steps)) continue;
@@ -156,7 +157,7 @@ static void triangle_by_doubling(const sq_lti *f, side which, int steps, double 
   sq_qr_r(width, m, s->stack, s->doubled, s->work);
   *scale = 0;
   memset(R, 0, mm * sizeof *R);
-  for (long length = 1; length <= steps; length *= 2) {
+  for (long length = 1; length <= steps && !sq_stop_asked(f->stop); length *= 2) {
     if (steps & length) { /* the steps so far come after these */
       memcpy(s->stack, s->doubled, mm * sizeof *R);
       later(f, which, R, length, top, s->stack + mm, s);
@@ -199,6 +200,7 @@ sq_status sq_lti_hankel(const sq_lti *f, int T, int t, double *sigma, int *nsigm
   SQ_ASSERT(t >= 1 && t < T);
   take(&a, f, &s);
   const double scale = triangle(f, OBSERVE, T - t, s.R[0], &s) + triangle(f, CONTROL, t, s.R[1], &s);
+  if (sq_stop_asked(f->stop)) return SQ_STOPPED;
   sq_dgemm(SQ_N, SQ_T, m, m, m, 1, s.R[0], m, s.R[1], m, 0, s.product, m);
   for (size_t k = 0; k < mm; ++k)
     if (!(fabs(s.product[k]) <= top)) top = fabs(s.product[k]);

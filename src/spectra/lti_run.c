@@ -35,7 +35,9 @@ sq_status sq_lti_plan(sq_spectra *s, const sq_config *c)
 {
   s->ls = sq_calloc(1, sizeof *s->ls, "an analysis");
   if (s->ls == NULL) return SQ_ERR_MEMORY;
-  const sq_lti f = s->ls->f = s->ls->moved = dims_of(s, 0);
+  s->ls->f = dims_of(s, 0);
+  s->ls->f.stop = &s->stop;
+  const sq_lti f = s->ls->moved = s->ls->f;
   s->ls->m = s->published ? f.n : f.nsystem * f.n;
   s->nhead = 1;
   if (s->published) return SQ_OK;
@@ -108,7 +110,8 @@ static void move_dense(const sq_spectra *s, int layer)
     x->moved.p[k] = moved(&r, x->f.p[k]);
   }
   const sq_rank_one A = {x->f.n, x->moved.lam, x->moved.p, x->moved.p};
-  sq_secular_estimate(&A, x->mu_moved, x->secular); /* its own rounding error is one of float64 parameters */
+  sq_secular_estimate(&A, &s->stop, x->mu_moved,
+                      x->secular); /* its own rounding error is one of float64 parameters */
 }
 
 static sq_real next(sq_real x, int up)
@@ -250,7 +253,9 @@ static void add_hankel(const sq_spectra *s, double *const *out, int layer, int k
     int n;
     double log_sigma1;
     if (t >= s->seq_len) continue;
-    if (sq_lti_hankel(&x->f, s->seq_len, t, x->sigma, &n, &log_sigma1, x->hankel) != SQ_OK) {
+    const sq_status st = sq_lti_hankel(&x->f, s->seq_len, t, x->sigma, &n, &log_sigma1, x->hankel);
+    if (st == SQ_STOPPED) return;
+    if (st != SQ_OK) {
       sq_error_clear(); /* a missing value */
       continue;
     }
@@ -286,12 +291,13 @@ static sq_status system_dsf(const sq_spectra *s, const sq_real *theta, double *c
   if (st != SQ_OK) return st;
   const int sample = hankel_sample(s, k);
   solve(s, layer, k > 0);
+  if (sq_spectra_stop(s)) return SQ_STOPPED; /* the values are not eigenvalues */
   pool(s, (size_t)k * n);
   if (s->store_all) store_eigenvalues(s, out, system * n);
   if (s->nmemory > 0) add_energy(s, out, system);
   if (sample >= 0) add_hankel(s, out, layer, sample);
   if (x->f.dense && (x->f.n <= MOST_STATES_FOR_ALL_POWERS || sample >= 0)) add_norms(s, out, system);
-  return SQ_OK;
+  return sq_spectra_stop(s) ? SQ_STOPPED : SQ_OK;
 }
 
 /* ---- one layer --------------------------------------------------------------------------------------- */
@@ -395,7 +401,7 @@ static sq_status layer_dsf(const sq_spectra *s, const sq_real *theta, double *co
   sq_lti_scratch *x = s->ls;
   memset(x->energy, 0, (size_t)s->seq_len * sizeof *x->energy);
   for (int k = 0; k < x->f.nsystem; ++k) {
-    const sq_status st = sq_spectra_stop(s) ? SQ_STOPPED : system_dsf(s, theta, out, layer, k);
+    const sq_status st = system_dsf(s, theta, out, layer, k);
     if (st != SQ_OK) return st;
   }
   shares(s, out, layer);
@@ -418,6 +424,7 @@ static sq_status layer_published(const sq_spectra *s, const sq_real *theta, doub
     const sq_status st = sq_mixer_get(m)->lti(m, theta, system, &x->f);
     if (st != SQ_OK) return st;
     solve(s, layer, 0);
+    if (sq_spectra_stop(s)) return SQ_STOPPED;
   } else {
     sq_mixer_get(m)->lti_published(m, x->theta, x->moved.a, &system);
   }

@@ -62,10 +62,9 @@ struct sq_spectra {
   const sq_model *model;                   /* borrowed */
   int published, store_all, lti, exponent; /* exponent: lambda belongs to every step, also to the first */
   int nlayer, nhead, nsample, seq_len, ncut, nindex, nhankel, nmemory, input_dim;
-  uint64_t seed;           /* of the permutations */
-  double *cut;             /* (ncut) */
-  int (*poll)(void *user); /* or NULL */
-  void *user;
+  uint64_t seed; /* of the permutations */
+  double *cut;   /* (ncut) */
+  sq_stop stop;
 
   sq_axis axis[SQ_MAX_AXES];
   int naxis;

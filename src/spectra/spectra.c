@@ -135,13 +135,12 @@ sq_status sq_spectra_create(const sq_config *c, const sq_model *m, const char *p
 
 void sq_spectra_poll(sq_spectra *s, int (*poll)(void *user), void *user)
 {
-  s->poll = poll;
-  s->user = user;
+  s->stop = (sq_stop){poll, user};
 }
 
 int sq_spectra_stop(const sq_spectra *s)
 {
-  return s->poll != NULL && s->poll(s->user);
+  return sq_stop_asked(&s->stop);
 }
 
 size_t sq_spectra_bytes(const sq_spectra *s)
