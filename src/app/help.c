@@ -69,7 +69,8 @@ static const sq_command command[] = {
      sq_app_analyze, SQ_SERIAL_FILE},
     {"parity", "compare with a reference implementation's numbers", "CASE.h5 [...] [--dump OUT.h5]",
      "Runs forward, backward and one optimiser step from the case's parameters and prints the largest\n"
-     "error of each tensor; exit status 1 when one is above the tolerance of this precision.\n"
+     "error of each tensor; exit status 1 when one is above the tolerance of this precision.  Several\n"
+     "cases end with a table of their worst relative errors; files that are no case are skipped.\n"
      "\n"
      "  --dump OUT.h5  write this program's own numbers in the layout of the case\n",
      sq_app_parity, SQ_SERIAL},
