@@ -128,7 +128,7 @@ static void accuracy_row(sq_table *t, const sq_results *r, const kin *k, double 
   sq_table_add_real(t, "%.4f", s.mean);
   sq_table_add_real(t, "%.4f", s.deviation);
   sq_table_add_real(t, "%.4f", lower ? s.low : s.high);
-  sq_table_add_real(t, "%.4f", s.high - s.low);
+  sq_table_add_real(t, "%.4f", s.n > 1 ? s.high - s.low : (double)NAN);
   if (t->csv) {
     sq_table_add(t, "%d", s.n);
     sq_table_add(t, "%d", k->ncell);

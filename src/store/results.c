@@ -219,7 +219,8 @@ static sq_status add_group(sq_results *r, const char *path)
   SQ_TRY(sq_h5_read_int(r->h5, inner, &cell, &cell_ndim, cells));
   sq_format(inner, sizeof inner, "%s/stage_step", path);
   SQ_TRY(sq_h5_read_int(r->h5, inner, &step, &ndim, steps));
-  if (cell_ndim != 1 || ndim != 2 || steps[0] != cells[0] || steps[1] > 1 << 20 || cells[0] > (size_t)r->file->ncell) {
+  if (cell_ndim != 1 || ndim != 2 || steps[0] != cells[0] || steps[1] > 1 << 20 ||
+      cells[0] > (size_t)r->file->ncell) {
     st = sq_fail(SQ_ERR_DATA, "%s: cell or stage_step of %s has an unexpected shape", r->file->path, path);
     goto done;
   }
