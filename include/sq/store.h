@@ -45,8 +45,8 @@
  *                          (published: (layer, state)), instead of length and log_lambda.  dsf also:
  *                          null_uniform_percent_radius_mean, null_shuffled_percent_radius_mean, log_lambda_quantile,
  *                          share_above_one, spectral_entropy, memory_distance_quantile, hankel_sigma,
- *                          hankel_log_sigma1, effective_state_size_{tolerance,entropy,entropy_squared}; where lambda
- *                          belongs to every step, lyapunov_{exponent,horizon}; time-invariant layers, no shuffled null
+ *                          hankel_log_sigma1, effective_state_size_{tolerance,entropy,entropy_squared}; all but attention,
+ *                          lyapunov_{exponent,horizon}; time-invariant layers, no shuffled null
  *                          model, and lambda_{radius,certified,condition,backward_error,sensitivity},
  *                          percent_radius_{shift,marked}, and modal_energy_percent_radius (diagonal) or
  *                          power_norm_max, numerical_radius, kernel_energy_quantile (dense)
