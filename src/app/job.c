@@ -67,6 +67,7 @@ static sq_status stage(void *user, int k, const sq_real *theta, void *work)
   const int last = k == j->plan->nstage - 1;
   const long step = k == 0 ? 0 : last ? j->result.best_step : j->result.steps;
   sq_status st = SQ_OK;
+  if (last) j->fraction = 1; /* also of a cell that ended early */
   for (int p = 0; p < sq_sample_nprotocol(j->sample); ++p) {
     const int group = j->w->cells->group[j->cell * SQ_MAX_PROTOCOLS + p];
     st = sq_sample_run(j->sample, p, theta, work, j->w->store, group, j->cell, k, step);
