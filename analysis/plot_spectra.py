@@ -4,7 +4,7 @@
 spectra.png: one panel a task; a stacked bar for each model, set of swept values and layer, at initialisation and after training,
 averaged over heads, sequences and seeds.  Blue: moduli up to 1, orange and red: above.  The bar on top of a panel is the null model of
 attention: uniform attention at the same lengths.  Hatched and starred: one rounding of the stored parameters moves this share by more
-than one percentage point, in at least one seed.
+than one eigenvalue and more than one percentage point, in at least one seed.
 
 eigenvalues.png, if a model has time-invariant layers (S4, S5, LRU): the complex plane with the unit circle, a row for each model and
 set of swept values, a column for each layer; every channel and seed, at initialisation and after training.  Faded: a stage with a
@@ -207,7 +207,7 @@ def draw_panel(ax, task, lines, height):
 
 def legend_of(fig, handles, labels, title, columns):
     """At the lower edge, title first; returns its height in inches."""
-    legend = fig.legend(handles, labels, title=title, loc="lower center", ncol=columns, fontsize=8, title_fontsize=9, frameon=False,
+    legend = fig.legend(handles, labels, title=title, loc="lower center", ncol=columns, fontsize=8, title_fontsize=8, frameon=False,
                         columnspacing=1.2, handlelength=1.4, borderaxespad=0.2)
     legend.get_title().set_multialignment("center")
     return legend.get_window_extent(fig.canvas.get_renderer()).height / fig.dpi
@@ -228,7 +228,7 @@ def draw(tasks, protocol):
         draw_panel(ax, task, lines, height)
     title = r"$|\lambda|$" + f", protocol {protocol}"
     if any(marked is not None and marked.any() for lines, _ in panels.values() for *_, marked in lines):
-        title += f"\nhatched, *: {CAPTION} this share by more than one point,\nso that its change from init to trained says nothing about learning"
+        title += f"\nhatched, *: {CAPTION} this share by more than one eigenvalue and more than one\npercentage point: its change from init to trained says nothing about learning"
     handles = [plt.Rectangle((0, 0), 1, 1, color=c) for c in COLOURS]
     fit(fig, total, legend_of(fig, handles, CLOSED if protocol == "published" else BINS, title, len(BINS)))
     return fig
@@ -268,7 +268,7 @@ def draw_plane(ax, init, trained, half, faded):
 
 def draw_planes(planes, protocol):
     columns, side = columns_of(planes), 2.3
-    height = (side + 0.25) * len(planes) + 0.1
+    height = (side + 0.55) * len(planes) + 0.1
     fig, axes = plt.subplots(len(planes), len(columns), figsize=(max(side * len(columns) + 0.9, 5.2), height), squeeze=False)
     half = limits_of(planes)
     for row, p in zip(axes, planes):
@@ -279,12 +279,12 @@ def draw_planes(planes, protocol):
                 continue
             draw_plane(ax, *p.layers[k], half, p.faded[k])
             stages = [name for name, f in zip(("init", "trained"), p.faded[k]) if f]
-            ax.set_title(f"layer {k}" + (f" ({' and '.join(stages)} faded)" if stages else ""), fontsize=8)
+            ax.set_title(f"layer {k}" + (f"\n({' and '.join(stages)} faded)" if stages else ""), fontsize=8, pad=8)
     marks = [plt.Line2D([], [], linestyle="", marker="o", color=INIT, markersize=5),
              plt.Line2D([], [], linestyle="", marker="D", color=TRAINED, markerfacecolor="none", markersize=5)]
     title = r"$\lambda$ of time-invariant layers as stored, protocol " + protocol
     if any(any(p.faded[k]) for p in planes for k in columns if k < len(p.layers)):
-        title += f"\nfaded: {CAPTION} a share by modulus,\nso that where these lie is no property of the model"
+        title += f"\nfaded: {CAPTION}\nthese, so that where they lie is no property of the model"
     fit(fig, height, legend_of(fig, marks, ["init", "trained"], title, 2))
     return fig
 

@@ -60,10 +60,15 @@ def draw(ax, lines, which, colour, dash, label):
         ax.plot([], [], color=colour, linestyle=dash, linewidth=2, label=label)
 
 
+def mixer_of(task, label):
+    """The label without the task in front: mqar-linear and listops-linear are one mixer."""
+    return label[len(task) + 1:] if label.startswith(task + "-") else label
+
+
 def styles_of(tasks):
-    """{label: (colour, dash)}, whatever the task."""
-    labels = sorted({label for models in tasks.values() for label in models})
-    return {label: (COLOURS[i % len(COLOURS)], DASHES[i // len(COLOURS) % len(DASHES)]) for i, label in enumerate(labels)}
+    """{mixer: (colour, dash)}, whatever the task."""
+    mixers = sorted({mixer_of(task, label) for task, models in tasks.items() for label in models})
+    return {m: (COLOURS[i % len(COLOURS)], DASHES[i // len(COLOURS) % len(DASHES)]) for i, m in enumerate(mixers)}
 
 
 def step_axis(ax, models):
@@ -93,9 +98,9 @@ def main():
     fig, axes = plt.subplots(len(tasks), 2, figsize=(12.5, height * len(tasks)), squeeze=False)
     for row, (task, models) in zip(axes, tasks.items()):
         for label, lines in sorted(models.items()):
-            draw(row[0], lines, 1, *styles[label], label)
-            draw(row[1], lines, 2, *styles[label], label)
-        row[0].set_ylabel("validation loss (nats a label)")
+            draw(row[0], lines, 1, *styles[mixer_of(task, label)], label)
+            draw(row[1], lines, 2, *styles[mixer_of(task, label)], label)
+        row[0].set_ylabel("validation loss (nats per label)")
         row[1].set_ylabel(f"validation {metric[task]}")
         if metric[task] == "accuracy":
             row[1].set_ylim(-0.02, 1.02)

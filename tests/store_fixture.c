@@ -164,7 +164,7 @@ sq_segment fixture_segment(int ranks)
 {
   sq_segment g = {"",   "1.0", "some processor", "some BLAS", "kernel", "some MPI", "", "one,two", ranks, 1,
                   0.25, NAN};
-  sq_time_iso(g.time);
+  sq_start_iso(g.time);
   sq_format(g.hdf5, sizeof g.hdf5, "%s", sq_hdf5_version());
   return g;
 }

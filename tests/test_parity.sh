@@ -209,6 +209,9 @@ def nudge(path, by):
         x = f[path][()]
         f[path][...] = x + by * (np.arange(np.size(x)).reshape(np.shape(x)) == np.size(x) - 1)
     return change
+with h5py.File(f"{d}/other.h5", "w") as f:  # HDF5, but no case
+    f["numbers"] = np.arange(3.0)
+copy("unconfigured", lambda f: f.attrs.__delitem__("config"))
 for i, path in enumerate(["logits", "loss", "grads/norm.bias", "acts/layer1/mixer_out", "eig_dsf_log/layer1", "eig_dsf/layer0",
                           "percent_dsf_radius", "params_after_adamw_step/norm.weight", "grad_norm_before_clip",
                           "losses_3steps"]):
@@ -286,6 +289,13 @@ expect 3 'no such parameter' "$SQ_BIN/seqspectra-f64" parity "$dir/extra.h5"
 expect 3 'token 99, expected 0..10' "$SQ_BIN/seqspectra-f64" parity "$dir/token.h5"
 expect 2 'does not have that family' "$SQ_BIN/seqspectra-f64" parity "$dir/family.h5"
 expect 3 'nowhere.h5' "$SQ_BIN/seqspectra-f64" parity "$dir/nowhere.h5"
+
+# Several files: others are left out, and every case has a line of the summary.
+expect 3 'no parity case' "$SQ_BIN/seqspectra-f64" parity "$dir/other.h5"
+expect 0 'other.h5: no parity case, skipped' "$SQ_BIN/seqspectra-f64" parity "$dir/other.h5" "$dir/softmax-full.h5"
+expect 0 '^softmax-full.h5  *sm-attention .* ok$' "$SQ_BIN/seqspectra-f64" parity "$dir/softmax-full.h5" "$dir/other.h5" "$dir/s4order.h5"
+expect 1 '^bad0.h5  *sm-attention .* BAD$' "$SQ_BIN/seqspectra-f64" parity "$dir/bad0.h5" "$dir/softmax-full.h5"
+expect 3 "no attribute 'config'" "$SQ_BIN/seqspectra-f64" parity "$dir/softmax-full.h5" "$dir/unconfigured.h5"
 
 # An independent implementation's numbers.
 cases=0

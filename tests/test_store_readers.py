@@ -161,7 +161,7 @@ def check_kill(folder):
 
 
 def check_damaged(folder, whole):
-    """Continuing a damaged file ends before any training; 64 segments are told."""
+    """Continuing a damaged file ends before any training; 256 segments are told."""
     path = os.path.join(folder, "damaged.h5")
     longer = "continue"
 
@@ -194,9 +194,9 @@ def check_damaged(folder, whole):
         status, said = resume(change)
         assert status == 4 and text in said, (text, status, said)
     status, said = resume(full)
-    assert status == 0 and "all 64 rows of /segments are used" in said, (status, said)
+    assert status == 0 and "all 256 rows of /segments are used" in said, (status, said)
     with h5py.File(path, "r") as f:
-        assert f["segments/time"][62] == b"2026-01-01T00:00:00Z" and f["segments/time"][63] != b"2026-01-01T00:00:00Z"
+        assert f["segments/time"][254] == b"2026-01-01T00:00:00Z" and f["segments/time"][255] != b"2026-01-01T00:00:00Z"
     os.remove(path)
 
 

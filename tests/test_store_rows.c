@@ -178,8 +178,12 @@ static void resume_writes_what_was_left_and_counts_the_segment(void **state)
   sq_segment g = fixture_segment(nrank);
   if (rank == 0) fine(sq_store_segment(s, &g));
   write_cells(&f, s, 0, 3);
-  if (rank == 0) fine(fixture_write(&f, s, 3, rank)); /* begins, never ends: `running` in the file */
-  if (rank == nrank - 1) {                            /* stopped on request */
+  if (rank == 0) {
+    fine(fixture_write(&f, s, 3, rank)); /* begins, never ends: `running` in the file */
+    assert_true(sq_store_wall_s(s, 3) == 0);
+    fine(sq_store_cell_ran(s, 3, 2.5)); /* beside a checkpoint */
+  }
+  if (rank == nrank - 1) { /* stopped on request */
     fine(fixture_write(&f, s, 4, rank));
     fine(sq_store_cell_end(s, 4, SQ_CELL_WAITING, "", NULL, 0.5));
   }
@@ -187,6 +191,7 @@ static void resume_writes_what_was_left_and_counts_the_segment(void **state)
   fine(sq_store_resume(MPI_COMM_WORLD, file, &f.plan, &s));
   for (int i = 0; i < FIXTURE_CELLS; ++i)
     assert_int_equal(sq_store_status(s, i), i < 3 ? SQ_CELL_DONE : SQ_CELL_WAITING);
+  assert_true(sq_store_wall_s(s, 3) == 2.5);
   if (rank ==
       0) { /* the rows of a killed cell stay for its checkpoint; without one they are cleared, as those of 4 were */
     assert_true(sq_store_has_rows(s, 3) && !sq_store_has_rows(s, 4));

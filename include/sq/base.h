@@ -54,7 +54,8 @@ static inline int sq_stop_asked(const sq_stop *s)
 
 /* ---- clock and process ------------------------------------------------------------------------------- */
 double sq_wall_s(void);         /* monotonic seconds */
-void sq_time_iso(char out[32]); /* "2025-01-31T12:34:56Z" */
+/* "2025-01-31T12:34:56Z", when this process asked first: one time for all that says when a run began. */
+void sq_start_iso(char out[32]);
 size_t sq_peak_bytes(void);     /* VmHWM */
 int sq_cpu_count(void);         /* cores that this process may use: affinity and cgroup quota */
 size_t sq_memory_bytes(void);   /* memory that this process may use: cgroup limit or MemTotal */

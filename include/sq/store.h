@@ -27,7 +27,8 @@
  *     checksum             uint64: FNV-1a over status, the columns of /cells without checksum and run_*, /history, then the
  *                          groups of /spectra and their fields by name: the bytes of the cell's rows as they are in the
  *                          file; 0 = not ended
- *     run_wall_s, run_peak_bytes, run_rank, run_host, run_segment   depend on the run, not on the numbers; in no checksum
+ *     run_wall_s, run_peak_bytes, run_rank, run_host, run_segment   depend on the run, not on the numbers; in no checksum;
+ *                          run_wall_s: all starts that the result was made in
  *
  *   /history/              (cell, evaluation)
  *     step                 int64, -1 = none
@@ -44,16 +45,16 @@
  *                          (published: (layer, state)), instead of length and log_lambda.  dsf also:
  *                          null_uniform_percent_radius_mean, null_shuffled_percent_radius_mean, log_lambda_quantile,
  *                          share_above_one, spectral_entropy, memory_distance_quantile, hankel_sigma,
- *                          hankel_log_sigma1, effective_state_size_{tolerance,entropy,entropy_squared}; where lambda
- *                          belongs to every step, lyapunov_{exponent,horizon}; time-invariant layers, no shuffled null
+ *                          hankel_log_sigma1, effective_state_size_{tolerance,entropy,entropy_squared}; all but attention,
+ *                          lyapunov_{exponent,horizon}; time-invariant layers, no shuffled null
  *                          model, and lambda_{radius,certified,condition,backward_error,sensitivity},
  *                          percent_radius_{shift,marked}, and modal_energy_percent_radius (diagonal) or
  *                          power_norm_max, numerical_radius, kernel_energy_quantile (dense)
  *
- *   /segments/             64 rows, one for each start or resume: time, program_version, cpu, blas, blas_kernel, mpi, hdf5,
- *                          hosts, ranks, threads; data_s, first_step_s (float64, NaN = none): seconds that reading,
- *                          checking and sharing the data took, and those from the program's start to the end of rank 0's
- *                          first training step, the spectra before it included
+ *   /segments/             256 rows, one for each start or resume, the others empty (ranks, threads: -1): time,
+ *                          program_version, cpu, blas, blas_kernel, mpi, hdf5, hosts, ranks, threads; data_s, first_step_s
+ *                          (float64, NaN = none): seconds that reading, checking and sharing the data took, and those from
+ *                          the program's start to the end of rank 0's first training step, the spectra before it included
  *   /operators/transition/<label>/layer<k>/     added by `operator transition`, here or in a file of its own, whose root has
  *                          schema_version, program and precision; attributes method (secular, dense, distributed,
  *                          diagonal), config (of the cell, JSON) and weights (file that they are from, "" if initial)
@@ -78,7 +79,7 @@
 #include "sq/train.h"
 
 #define SQ_SCHEMA_VERSION 1
-#define SQ_MAX_SEGMENTS   64
+#define SQ_MAX_SEGMENTS   256
 
 typedef enum {
   SQ_CELL_WAITING,
@@ -161,6 +162,10 @@ int sq_store_has_rows(sq_store *s, int cell);
 sq_status sq_store_cell_clear(sq_store *s, int cell);
 /* A cell that was stopped and has a checkpoint: waiting again, its rows kept. */
 sq_status sq_store_cell_suspend(sq_store *s, int cell, double wall_s);
+/* run_wall_s of a cell that goes on, beside its checkpoint. */
+sq_status sq_store_cell_ran(sq_store *s, int cell, double wall_s);
+/* What was last written there; 0 if nothing was or it cannot be read. */
+double sq_store_wall_s(const sq_store *s, int cell);
 /* data[f] for each field of the group, as sq_spectra_run left it; step: training step of the stage. */
 sq_status sq_store_spectra(sq_store *s, int group, int cell, int stage, long step, double *const *data);
 sq_status sq_store_weights(sq_store *s, int cell, const sq_param_list *l, const sq_real *theta);

@@ -195,5 +195,7 @@ sq_status sq_checkpoint_write(const char *path, const char *owner, const sq_trai
 int sq_checkpoint_read(const char *path, const char *owner, sq_train_state *s, char *note, size_t cap);
 /* Removes PATH, PATH.old and leftovers of an interrupted write. */
 void sq_checkpoint_remove(const char *path);
+/* Whether there is one, whole or not, of whomever. */
+int sq_checkpoint_exists(const char *path);
 /* Bytes of one file, for `plan`. */
 size_t sq_checkpoint_bytes(const char *owner, const sq_train_state *s);

@@ -27,6 +27,7 @@ typedef struct {
   sq_store *store;
   void *batch;
   size_t *index;
+  sq_weights_origin trained;
 } analysis;
 
 /* ---- metric and spectra ------------------------------------------------------------------------------ */
@@ -52,8 +53,13 @@ static sq_status evaluate(analysis *a, sq_train_result *r)
     sum.nlabel += t.nlabel;
     sum.ncorrect += t.ncorrect;
   }
-  *r = (sq_train_result){
-      .outcome = SQ_OUTCOME_DONE, .nparam = a->cells->plan[0].nparam, .valid_metric = NAN, .train_loss = NAN};
+  *r = (sq_train_result){.outcome = SQ_OUTCOME_DONE,
+                         .nparam = a->cells->plan[0].nparam,
+                         .steps = a->trained.steps,
+                         .best_step = a->trained.best_step,
+                         .flops = NAN,
+                         .valid_metric = NAN,
+                         .train_loss = NAN};
   r->test_loss = sum.loss_sum / (double)sum.nlabel;
   r->test_metric =
       strcmp(info->metric, "perplexity") == 0 ? exp(r->test_loss) : (double)sum.ncorrect / (double)sum.nlabel;
@@ -77,7 +83,7 @@ static sq_status file_write(analysis *a, const char *out)
   SQ_TRY(evaluate(a, &r));
   for (int p = 0; p < sq_sample_nprotocol(a->sample); ++p)
     SQ_TRY(sq_sample_run(a->sample, p, a->theta, sq_worker_work(a->worker), a->store, a->cells->group[p], 0,
-                         a->cells->plan[0].nstage - 1, 0));
+                         a->cells->plan[0].nstage - 1, a->trained.best_step));
   if (a->cells->weights[0]) SQ_TRY(sq_store_weights(a->store, 0, a->cells->weights[0], a->theta));
   SQ_TRY(sq_store_cell_end(a->store, 0, SQ_CELL_DONE, "", &r, sq_wall_s() - start));
   SQ_TRY(sq_store_close(&a->store));
@@ -163,7 +169,7 @@ sq_status sq_app_analyze(int argc, char **argv)
   SQ_TRY(sq_model_create(a.config, a.cells->plan[0].dims, &a.model));
   a.theta = sq_calloc(sq_model_params(a.model)->total, sizeof *a.theta, "parameters");
   SQ_TRY(a.theta ? SQ_OK : SQ_ERR_MEMORY);
-  SQ_TRY(sq_weights_read(a.model, a.grid, o.weights, o.cell, a.theta));
+  SQ_TRY(sq_weights_read(a.model, a.grid, o.weights, o.cell, a.theta, &a.trained));
   SQ_TRY(sq_task_open(a.config, &a.task));
   SQ_TRY(sq_cells_check_task(a.config, &a.cells->plan[0], a.task));
   SQ_TRY(sq_worker_create(a.model, sq_train_nshard(a.config), &crew, &a.worker));

@@ -452,7 +452,9 @@ static const char *what_to_reduce(const sq_cells *c, int i)
     return "a smaller model.hidden_dim, model.state_dim or vocabulary needs less";
   /* From so many sequences on, a smaller batch has smaller shards. */
   if (sq_config_int(cell, "train.batch_size") > SQ_MAX_SHARDS || p->dims.max_seqs > 1)
-    return "a smaller train.batch_size (and eval_batch_size) or shorter sequences need less";
+    return "a smaller train.batch_size (and eval_batch_size), shorter sequences or a smaller "
+           "model.hidden_dim "
+           "need less";
   return "shorter sequences or a smaller model.hidden_dim need less";
 }
 

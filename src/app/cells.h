@@ -128,6 +128,10 @@ int sq_ranks_here(void);
 
 /* ---- weights.c ----------------------------------------------------------------------------------------- */
 /* theta (params total) from /params, else /weights/<cell>, else the root of the file; grid: the configuration as
-   loaded, whose cell is compared with the file's.  SQ_ERR_DATA, or SQ_ERR_USAGE for the weights of another model. */
+   loaded, whose cell is compared with the file's.  origin: NULL, or filled.  SQ_ERR_DATA, or SQ_ERR_USAGE for the
+   weights of another model. */
+typedef struct {
+  long steps, best_step; /* as in /cells of the file that the weights come from; -1: it does not say */
+} sq_weights_origin;
 sq_status sq_weights_read(const sq_model *m, const sq_experiment *grid, const char *file, int cell,
-                          sq_real *theta);
+                          sq_real *theta, sq_weights_origin *origin);

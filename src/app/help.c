@@ -12,7 +12,8 @@ static const sq_command command[] = {
      "`seqspectra help config` lists the keys of CONFIG and of --set.\n"
      "\n"
      "  --out FILE.h5         the results file (default: <name of the grid>.h5)\n"
-     "  --resume              go on with an existing file: runs what is not done\n"
+     "  --resume              go on with an existing file: runs what is not done; keys that change the\n"
+     "                        file or its numbers stay as they were (run.save_weights too)\n"
      "  --set KEY=VALUE       override a key in all cells; may be repeated\n"
      "  --team K              ranks that train a cell together: 1, 2, 4, 8 or 16 (default: run.team, which\n"
      "                        is as many as there are for each cell); the numbers do not depend on it\n"
@@ -69,7 +70,8 @@ static const sq_command command[] = {
      sq_app_analyze, SQ_SERIAL_FILE},
     {"parity", "compare with a reference implementation's numbers", "CASE.h5 [...] [--dump OUT.h5]",
      "Runs forward, backward and one optimiser step from the case's parameters and prints the largest\n"
-     "error of each tensor; exit status 1 when one is above the tolerance of this precision.\n"
+     "error of each tensor; exit status 1 when one is above the tolerance of this precision.  Several\n"
+     "cases end with a table of their worst relative errors; files that are no case are skipped.\n"
      "\n"
      "  --dump OUT.h5  write this program's own numbers in the layout of the case\n",
      sq_app_parity, SQ_SERIAL},

@@ -94,7 +94,7 @@ static int collect(const char *prefix, line *v)
   return n;
 }
 
-static void print_line(const line *l, int width, FILE *out)
+static void print_line(const line *l, int otherwise, int width, FILE *out)
 {
   static const char *const type[] = {"bool", "int", "real", "string", "reals", "strings"};
   const sq_key *k = l->key;
@@ -106,7 +106,28 @@ static void print_line(const line *l, int width, FILE *out)
   fprintf(out, "  %-*s  %-7s  %-12s  %s", width, k->path, type[k->type], fallback, k->doc);
   if (*range) fprintf(out, " [%s]", range);
   if (*l->when) fprintf(out, " (with %s)", l->when);
+  if (!*l->when && otherwise) fprintf(out, " (otherwise)");
   fputc('\n', out);
+}
+
+/* Whether the key is declared by other sets, in another way. */
+static int others_have(const line *v, int n, int k)
+{
+  for (int i = 0; i < n; ++i)
+    if (i != k && strcmp(v[i].key->path, v[k].key->path) == 0) return 1;
+  return 0;
+}
+
+/* What the reader of files takes itself. */
+static void print_file_keys(FILE *out)
+{
+  fputs("\nof a file, not of a cell\n"
+        "  name          of the grid and of its results file (default: the file's name)\n"
+        "  base          list of files or patterns, relative to this one: a grid; base_config is the same\n"
+        "  sweep         object: each key a list of values, all of them combined\n"
+        "  label         what a cell of a base is called (default: the file's name)\n"
+        "  save, wandb, GPU, dataset.name    of the published launcher: ignored\n",
+        out);
 }
 
 sq_status sq_help_config(const char *prefix, FILE *out)
@@ -129,9 +150,10 @@ sq_status sq_help_config(const char *prefix, FILE *out)
     const char *name = section_of(v[i].key->path, &m);
     fprintf(out, "\n%.*s\n", m, name);
     for (int k = i; k < n; ++k)
-      if (same_section(v[i].key->path, v[k].key->path)) print_line(&v[k], width, out);
+      if (same_section(v[i].key->path, v[k].key->path)) print_line(&v[k], others_have(v, n, k), width, out);
   }
   free(v);
+  if (*prefix == '\0') print_file_keys(out);
   if (n > 0) return SQ_OK;
   return sq_fail(SQ_ERR_USAGE, "help config: no key begins with \"%s\"; see: seqspectra help config", prefix);
 }

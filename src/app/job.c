@@ -25,10 +25,18 @@ typedef struct {
   int file_failed; /* the error came from the results file, not from the cell */
   sq_team team;
   char checkpoint[4200];
-  char *owner;    /* whose checkpoint it is; owned */
-  double saved_s; /* when it was written, or the cell began */
-  int saved;      /* the last one holds the state that the cell was stopped in */
+  char *owner;     /* whose checkpoint it is; owned */
+  double saved_s;  /* when it was written, or the cell began */
+  double start_s;  /* when this start of the cell began */
+  double before_s; /* what the starts took whose state it goes on from */
+  int saved;       /* the last one holds the state that the cell was stopped in */
 } job;
+
+/* Of all starts. */
+static double wall_so_far(const job *j)
+{
+  return j->before_s + sq_wall_s() - j->start_s;
+}
 
 /* ---- hooks of the training --------------------------------------------------------------------------- */
 
@@ -69,6 +77,7 @@ static sq_status stage(void *user, int k, const sq_real *theta, void *work)
   const int last = k == j->plan->nstage - 1;
   const long step = k == 0 ? 0 : last ? j->result.best_step : j->result.steps;
   sq_status st = SQ_OK;
+  if (last) j->fraction = 1; /* also of a cell that ended early */
   for (int p = 0; p < sq_sample_nprotocol(j->sample); ++p) {
     const int group = j->w->cells->group[j->cell * SQ_MAX_PROTOCOLS + p];
     st = sq_sample_run(j->sample, p, theta, work, j->w->store, group, j->cell, k, step);
@@ -102,7 +111,10 @@ static sq_status restore(void *user, const sq_train_state *s, int *restored)
     *restored = sq_checkpoint_read(j->checkpoint, j->owner, &state, note, sizeof note);
     if (note[0] != '\0') tell(j, note);
   }
-  if (!*restored) st = sq_store_cell_clear(j->w->store, j->cell);
+  if (*restored)
+    j->before_s = sq_store_wall_s(j->w->store, j->cell);
+  else
+    st = sq_store_cell_clear(j->w->store, j->cell);
   j->file_failed |= st != SQ_OK;
   j->saved_s = sq_wall_s();
   return st;
@@ -123,7 +135,8 @@ static sq_status save(void *user, const sq_train_state *s)
   job *j = user;
   sq_save_tally *tally = &j->w->saves;
   const double start = sq_wall_s();
-  sq_status st = sq_store_sync(j->w->store);
+  sq_status st = sq_store_cell_ran(j->w->store, j->cell, wall_so_far(j));
+  if (st == SQ_OK) st = sq_store_sync(j->w->store);
   if (st == SQ_OK) st = sq_checkpoint_write(j->checkpoint, j->owner, s);
   j->saved = st == SQ_OK;
   j->saved_s = sq_wall_s();
@@ -189,8 +202,9 @@ done:
   return st;
 }
 
-static sq_status finish(job *j, sq_status st, double wall_s)
+static sq_status finish(job *j, sq_status st)
 {
+  const double wall_s = wall_so_far(j);
   sq_store *s = j->w->store;
   if (j->file_failed) return st;
   if (st == SQ_OK && j->result.outcome == SQ_OUTCOME_STOPPED) {
@@ -231,8 +245,8 @@ sq_status sq_job_run(sq_worker_state *w, sq_grid *g, int i)
            .cell = i,
            .from = -1,
            .config = sq_experiment_cell(w->cells->experiment, i),
-           .plan = &w->cells->plan[i]};
-  const double start = sq_wall_s();
+           .plan = &w->cells->plan[i],
+           .start_s = sq_wall_s()};
   j.team = (sq_team){.user = g,
                      .exchange = sq_grid_exchange,
                      .start = sq_grid_start,
@@ -241,10 +255,9 @@ sq_status sq_job_run(sq_worker_state *w, sq_grid *g, int i)
   j.team.size = sq_grid_team(g, &j.team.rank);
   sq_status st = sq_team_agree(&j.team, j.team.rank == 0 ? begin(&j) : SQ_OK);
   if (st == SQ_OK) st = train(&j);
-  const double took = sq_wall_s() - start;
   if (j.team.rank == 0) {
-    w->saves.cell_s += took;
-    st = finish(&j, st, took);
+    w->saves.cell_s += sq_wall_s() - j.start_s;
+    st = finish(&j, st);
   }
   free(j.owner);
   return st;

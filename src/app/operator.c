@@ -494,7 +494,7 @@ static sq_status one_cell(run *r, int cell)
   theta = sq_calloc(sq_model_params(m)->total, sizeof *theta, "parameters");
   SQ_TRY(sq_app_agree(theta ? SQ_OK : SQ_ERR_MEMORY));
   if (r->o->weights)
-    st = sq_weights_read(m, r->grid, r->o->weights, cell, theta);
+    st = sq_weights_read(m, r->grid, r->o->weights, cell, theta, NULL);
   else
     sq_model_init(m, (uint64_t)sq_config_int(c, "seed"), theta);
   SQ_TRY(sq_app_agree(st));

@@ -45,6 +45,15 @@ static const struct {
     [PARITY_OPTAX] = {"after 1 optax step", PARITY_STEP, STEP},
 };
 
+/* The quantities of a line of the summary. */
+typedef enum { PART_PASSES, PART_EIGENVALUES, PART_STEPS, NPART } part;
+
+typedef struct {            /* one case of the command line */
+  const char *path, *model; /* model: name of its mixer; NULL: no case */
+  double worst[NPART];      /* relative; NaN: nothing was compared */
+  int bad;                  /* quantities above their tolerance or missing */
+} verdict;
+
 typedef struct {
   int ndataset;
   double absolute, relative; /* worst */
@@ -249,8 +258,23 @@ static void print_missing(const int *missing)
   printf(": every case must have logits, loss and grads\n");
 }
 
+/* Percentages belong to no part: they count eigenvalues that were compared. */
+static int part_of(parity_quantity q)
+{
+  if (q <= PARITY_GRAD_NORM) return PART_PASSES;
+  if (q <= PARITY_PUBLISHED) return PART_EIGENVALUES;
+  return q >= PARITY_ONE_STEP ? PART_STEPS : NPART;
+}
+
+static void note_verdict(parity_quantity q, const outcome *o, verdict *v)
+{
+  const int k = part_of(q);
+  if (k < NPART && o->ndataset > 0) v->worst[k] = fmax(v->worst[k], o->relative); /* fmax(NaN, x) is x */
+  v->bad += o->relative > quantity[q].tolerance;
+}
+
 /* needed: 0 if the case may hold nothing to compare, because its numbers are to be made. */
-static sq_status compare(const parity_case *p, int needed, int *bad)
+static sq_status compare(const parity_case *p, int needed, verdict *v)
 {
   int compared = 0, missing[PARITY_NQUANTITY] = {0}, nmissing = 0;
   sq_status st;
@@ -263,13 +287,13 @@ static sq_status compare(const parity_case *p, int needed, int *bad)
     st = compare_quantity(p, (parity_quantity)q, &o);
     if (st != SQ_OK) return st;
     const int ok = o.relative <= quantity[q].tolerance;
-    *bad += !ok;
+    note_verdict((parity_quantity)q, &o, v);
     compared += o.ndataset > 0;
     missing[q] = needed && is_required(q) && o.ndataset == 0;
     nmissing += missing[q];
     if (o.ndataset > 0)
       printf("  %-18s %5d %10.2e %10.2e %9.0e  %-4s %s\n", quantity[q].name, o.ndataset, o.absolute,
-             o.relative, quantity[q].tolerance, ok ? "ok" : "BAD", o.where);
+             o.relative, quantity[q].tolerance, ok ? "ok" : "BAD", o.where[0] != '\0' ? o.where : "-");
     else
       printf("  %-18s %5d %s\n", quantity[q].name, 0,
              o.skipped > 0 ? "not compared: beyond float32" : "not in the case");
@@ -277,9 +301,10 @@ static sq_status compare(const parity_case *p, int needed, int *bad)
   if (compared == 0 && needed)
     return sq_fail(SQ_ERR_DATA, "%s: no data set to compare; expected logits, loss, grads/<name>, ...",
                    p->path);
-  printf("  compared %d of %d quantities\n", compared, PARITY_NQUANTITY);
+  printf("  compared %d of %d quantities; allowed is the largest relative error\n", compared,
+         PARITY_NQUANTITY);
   if (nmissing > 0) print_missing(missing);
-  *bad += nmissing;
+  v->bad += nmissing;
   return SQ_OK;
 }
 
@@ -390,35 +415,83 @@ static sq_status check_kind(const char *path)
   return st == SQ_OK ? sq_fail(SQ_ERR_DATA, "%s: a results file; a parity case was expected", path) : SQ_OK;
 }
 
-static sq_status one_case(const char *path, const char *dump_path, int *bad)
+static sq_status one_case(const char *path, const char *dump_path, verdict *v)
 {
   parity_case p;
   sq_status st = check_kind(path);
-  if (st == SQ_OK) st = sq_parity_open(path, &p);
 
+  *v = (verdict){.path = path, .worst = {NAN, NAN, NAN}};
   if (st != SQ_OK) return st;
+  if (sq_parity_is_other(path)) {
+    printf("%s: no parity case, skipped\n", path);
+    return SQ_OK;
+  }
+  st = sq_parity_open(path, &p);
+  if (st != SQ_OK) return st;
+  v->model = sq_mixer_get(sq_model_mixer(p.model, 0))->name;
   SQ_TRY(sq_parity_compute(&p));
-  SQ_TRY(compare(&p, dump_path == NULL, bad));
+  SQ_TRY(compare(&p, dump_path == NULL, v));
   if (dump_path != NULL) SQ_TRY(dump(&p, dump_path));
 done:
   sq_parity_close(&p);
   return st;
 }
 
+static const char *file_name(const char *path)
+{
+  const char *slash = strrchr(path, '/');
+  return slash != NULL ? slash + 1 : path;
+}
+
+static void print_worst(double x)
+{
+  if (isnan(x))
+    printf(" %15s", "-");
+  else
+    printf(" %15.2e", x);
+}
+
+/* Worst relative errors of all cases. */
+static void print_summary(int n, const verdict *v)
+{
+  int width = 4;
+  for (int i = 0; i < n; ++i) width = sq_max(width, (int)strlen(file_name(v[i].path)));
+  printf("\nworst relative errors (%s)\n%-*s  %-14s %15s %15s %15s\n", SQ_PRECISION, width, "case", "model",
+         "forward, grads", "eigenvalues", "optimiser");
+  for (int i = 0; i < n; ++i) {
+    if (v[i].model == NULL) continue;
+    printf("%-*s  %-14s", width, file_name(v[i].path), v[i].model);
+    for (int k = 0; k < NPART; ++k) print_worst(v[i].worst[k]);
+    printf("  %s\n", v[i].bad > 0 ? "BAD" : "ok");
+  }
+}
+
 sq_status sq_app_parity(int argc, char **argv)
 {
   const char *dump_path = NULL;
   const sq_option options[] = {{"dump", SQ_OPT_TEXT, &dump_path, 0, 0}};
-  sq_words words;
-  int bad = 0;
+  static sq_words words;
+  verdict *v = NULL;
+  int ncase = 0, done = 0, bad = 0;
   sq_status st;
 
   SQ_TRY(sq_args_parse("parity", argc, argv, options, 1, "CASE.h5", 1, SQ_MAX_WORDS, &words));
   if (dump_path != NULL && words.n > 1)
     return sq_fail(SQ_ERR_USAGE, "parity: --dump takes the numbers of one case, not of %d", words.n);
-  for (int i = 0; i < words.n; ++i) SQ_TRY(one_case(words.v[i], dump_path, &bad));
+  v = sq_calloc((size_t)words.n, sizeof *v, "parity");
+  if (v == NULL) return SQ_ERR_MEMORY;
+  for (; done < words.n && st == SQ_OK; ++done) st = one_case(words.v[done], dump_path, &v[done]);
+  if (st != SQ_OK) --done; /* the last one is damaged */
+  for (int i = 0; i < done; ++i) {
+    ncase += v[i].model != NULL;
+    bad += v[i].bad;
+  }
+  if (ncase > 1) print_summary(done, v);
   if (bad > 0) printf("%d quantities above their tolerance or missing\n", bad);
-  return bad > 0 ? SQ_ERR_CHECK : SQ_OK;
+  if (st == SQ_OK && ncase == 0)
+    st = sq_fail(SQ_ERR_DATA, "%s: no parity case: / has no attribute 'config'", words.v[0]);
+  if (st == SQ_OK && bad > 0) st = SQ_ERR_CHECK;
 done:
+  free(v);
   return st;
 }

@@ -77,6 +77,8 @@ typedef struct {
 
 sq_status sq_parity_open(const char *path,
                          parity_case *p); /* parameters and inputs checked against the model */
+/* Whether an HDF5 file is something else: it has neither a configuration nor the inputs of a case. */
+int sq_parity_is_other(const char *path);
 void sq_parity_close(parity_case *p);
 /* Fills p->number: everything that the layout has for this family. */
 sq_status sq_parity_compute(parity_case *p);

@@ -445,6 +445,21 @@ done:
 
 /* ---- the case --------------------------------------------------------------------------------------------
  */
+int sq_parity_is_other(const char *path)
+{
+  sq_h5 *f = NULL;
+  char *config = NULL;
+  int other = 0;
+
+  if (sq_h5_open(path, &f) == SQ_OK)
+    other = sq_h5_read_text_attribute(f, "/", "config", &config) != SQ_OK && !sq_h5_exists(f, "/inputs") &&
+            !sq_h5_exists(f, "/params");
+  sq_error_clear(); /* opening the case says what is wrong */
+  if (f != NULL) sq_h5_close(&f);
+  free(config);
+  return other;
+}
+
 sq_status sq_parity_open(const char *path, parity_case *p)
 {
   sq_status st;

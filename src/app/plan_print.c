@@ -51,6 +51,16 @@ static double longest_cell(const sq_plan *p)
   return longest;
 }
 
+/* Three digits, and no powers of ten. */
+static const char *format_number(char out[32], double x)
+{
+  if (x > 0 && x < 0.001)
+    sq_format(out, 32, "under 0.001");
+  else
+    sq_format(out, 32, x >= 999.5 ? "%.0f" : "%.3g", x);
+  return out;
+}
+
 static const char *plural(int n)
 {
   return n == 1 ? "" : "s";
@@ -77,7 +87,7 @@ static void print_one_forecast(const sq_plan *p, const sq_plan_totals *t)
   if (p->cells->threads > 1) printf(" of %d threads", p->cells->threads);
   if (f->team > 1) printf(" in teams of %d", f->team);
   if (f->nrank > 1) printf(" (%s on one; %s if shared evenly)", b, c);
-  printf(", %.3g core-hours", t->core_hours);
+  printf(", %s core-hours", format_number(a, t->core_hours));
   if (f->nstart > 1) printf("; %d starts of %.3g h", f->nstart, p->model.time_limit_s / 3600);
   if (f->idle > 0) printf("; %d of them idle", f->idle);
   printf("; ");
@@ -86,6 +96,7 @@ static void print_one_forecast(const sq_plan *p, const sq_plan_totals *t)
 
 static void print_forecasts(const sq_plan *p, const sq_plan_totals *t)
 {
+  char number[32];
   printf("%8s %5s %8s %7s %10s %10s %11s  %s\n", "ranks", "team", "idle", "starts", "wall", "bound",
          "efficiency", "limited by");
   for (int k = 0; k < p->nforecast; ++k) {
@@ -96,7 +107,8 @@ static void print_forecasts(const sq_plan *p, const sq_plan_totals *t)
     printf("%8d %5d %8d %7d %10s %10s %9.1f %%  %s\n", f->nrank, f->team, f->idle, f->nstart, a, b,
            100 * efficiency(f), sq_limit_name(f->limit));
   }
-  printf("%.4g core-hours; starts of %.3g h; ", t->core_hours, p->model.time_limit_s / 3600);
+  printf("%s core-hours; starts of %.3g h; ", format_number(number, t->core_hours),
+         p->model.time_limit_s / 3600);
   print_useful(p);
 }
 
@@ -110,8 +122,9 @@ static void print_needs(const sq_plan *p, const sq_plan_totals *t)
   sq_format_bytes(a, (double)t->base_bytes);
   sq_format_bytes(b, (double)t->shared_bytes);
   sq_format_bytes(c, p->node_bytes);
-  printf("\nnodes: beside the cell a rank takes %s, the data %s a node; %d rank%s on %d cores and %s\n", a, b,
-         t->ranks_node, plural(t->ranks_node), p->node_cores, c);
+  printf("\nnodes: a rank takes %s more for the program itself, a node %s for the data; %d rank%s on %d "
+         "cores and %s\n",
+         a, b, t->ranks_node, plural(t->ranks_node), p->node_cores, c);
   sq_format_bytes(a, (double)t->checkpoints_bytes);
   sq_format_bytes(b, (double)t->checkpoint_bytes);
   format_own_unit(c, t->checkpoint_s);
@@ -125,8 +138,8 @@ static void print_totals(const sq_plan *p, const sq_plan_totals *t)
   char a[32], b[32];
   sq_format_bytes(a, (double)t->cell_bytes);
   sq_format_bytes(b, (double)t->file_bytes);
-  printf("\n%d cell%s, %.3g FLOP; up to %s of memory a rank; results file %s\n", p->cells->ncell,
-         plural(p->cells->ncell), t->flops, a, b);
+  printf("\n%d cell%s, %.3g FLOP; a cell takes up to %s of its rank's memory; results file %s\n",
+         p->cells->ncell, plural(p->cells->ncell), t->flops, a, b);
   if (p->nforecast == 1)
     print_one_forecast(p, t);
   else
@@ -153,7 +166,7 @@ static int longer(int width, const char *text)
 void sq_plan_print(const sq_plan *p, const sq_plan_totals *t)
 {
   const time_unit unit = unit_for(longest_cell(p));
-  char a[32], b[32];
+  char a[32], b[32], c[32];
   int width = 5, varied = 6;
   for (int k = 0; k < p->nrow; ++k) {
     width = longer(width, sq_config_model_label(sq_experiment_cell(p->experiment, p->row[k].first)));
@@ -167,9 +180,9 @@ void sq_plan_print(const sq_plan *p, const sq_plan_totals *t)
     const sq_train_plan *q = &p->cells->plan[r->first];
     sq_format_bytes(a, (double)p->cells->bytes[r->first]);
     format_time(b, r->cell_s, unit);
-    printf("%-8s %-*s %-*s %5d %10ld %8ld %11.3g %11.3g %9s %9s%s\n", sq_config_task_label(cell), width,
+    printf("%-8s %-*s %-*s %5d %10ld %8ld %11s %11.3g %9s %9s%s\n", sq_config_task_label(cell), width,
            sq_config_model_label(cell), varied, *r->varied ? r->varied : "-", r->ncell, q->nparam,
-           q->total_steps, q->flops_step / 1e9, q->flops_total, a, b, r->timed ? "" : "*");
+           q->total_steps, format_number(c, q->flops_step / 1e9), q->flops_total, a, b, r->timed ? "" : "*");
   }
   print_totals(p, t);
 }
@@ -259,7 +272,7 @@ static void add_rows(const sq_plan *p, cJSON *array)
     cJSON_AddNumberToObject(j, "init_s", r->speed.init_s);
     cJSON_AddNumberToObject(j, "spectra_s", r->speed.spectra_s);
     cJSON_AddNumberToObject(j, "cell_s", r->cell_s);
-    cJSON_AddBoolToObject(j, "timed", r->timed);
+    cJSON_AddBoolToObject(j, "timed", r->timed && p->rate <= 0);
     cJSON_AddItemToArray(array, j);
   }
 }

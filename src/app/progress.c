@@ -1,6 +1,7 @@
 /* src/app/progress.c: see progress.h. */
 #include "progress.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -97,13 +98,21 @@ void sq_progress_show(sq_progress *p, const sq_grid *g)
   if (!p->live && now - p->last < log_every_s) return;
   p->last = now;
   double steps = 0;
+  int spectra = 0; /* cells that are trained and not done */
   for (int i = 0; i < p->cells->ncell; ++i)
-    if (!(p->skip && p->skip[i])) steps += sq_grid_fraction(g, i) * (double)p->cells->plan[i].total_steps;
+    if (!(p->skip && p->skip[i])) {
+      const double f = sq_grid_fraction(g, i);
+      steps += f * (double)p->cells->plan[i].total_steps;
+      spectra += f < 1 && f >= 1 - DBL_EPSILON;
+    }
   const sq_grid_state s = sq_grid_get_state(g);
-  char eta[32], line[160];
+  char eta[32], line[200], after[32] = "";
   sq_format_duration(eta, s.cost_done > 0 ? wall * (s.cost_total - s.cost_done) / s.cost_done : INFINITY);
-  snprintf(line, sizeof line, "%d of %d cells done, %d running, %d waiting; %.3g steps/s; %.0f %%; ETA %s",
-           s.done, s.total, s.running, s.waiting, wall > 0 ? steps / wall : 0,
+  if (spectra > 0) sq_format(after, sizeof after, " (%d at its spectra)", spectra);
+  if (spectra > 0 && spectra == s.running && s.waiting == 0) sq_format(eta, sizeof eta, "end of the spectra");
+  snprintf(line, sizeof line,
+           "%d of %d cells done, %d running%s, %d waiting; %.3g steps/s; %.0f %% of the training; ETA %s",
+           s.done, s.total, s.running, after, s.waiting, wall > 0 ? steps / wall : 0,
            s.cost_total > 0 ? 100 * s.cost_done / s.cost_total : 100, eta);
   if (p->live)
     line_draw(p, line);

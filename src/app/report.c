@@ -1,6 +1,7 @@
 /* src/app/report.c: `seqspectra report`: tables from a results file. */
 #include <cjson/cJSON.h>
 #include <errno.h>
+#include <libgen.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -128,7 +129,7 @@ static void accuracy_row(sq_table *t, const sq_results *r, const kin *k, double 
   sq_table_add_real(t, "%.4f", s.mean);
   sq_table_add_real(t, "%.4f", s.deviation);
   sq_table_add_real(t, "%.4f", lower ? s.low : s.high);
-  sq_table_add_real(t, "%.4f", s.high - s.low);
+  sq_table_add_real(t, "%.4f", s.n > 1 ? s.high - s.low : (double)NAN);
   if (t->csv) {
     sq_table_add(t, "%d", s.n);
     sq_table_add(t, "%d", k->ncell);
@@ -591,6 +592,16 @@ static sq_status write_table(const sq_results *r, int i, const int *damaged, con
   return st;
 }
 
+/* dirname() changes its argument. */
+static sq_status cannot_make(const char *dir, int error)
+{
+  char above[4096];
+  if (error != ENOENT || strlen(dir) >= sizeof above)
+    return sq_fail(SQ_ERR_IO, "%s: cannot be made: %s", dir, strerror(error));
+  strcpy(above, dir);
+  return sq_fail(SQ_ERR_IO, "%s: cannot be made: there is no folder %s", dir, dirname(above));
+}
+
 sq_status sq_app_report(int argc, char **argv)
 {
   const char *table = NULL, *format = "md", *dir = NULL;
@@ -606,7 +617,7 @@ sq_status sq_app_report(int argc, char **argv)
   if (table != NULL) SQ_TRY(sq_args_choice("report", "--table", table, TABLES));
   SQ_TRY(sq_results_open(file.v[0], &r));
   if (dir != NULL && mkdir(dir, 0777) != 0 && errno != EEXIST) {
-    st = sq_fail(SQ_ERR_IO, "%s: cannot be made: %s", dir, strerror(errno));
+    st = cannot_make(dir, errno);
     goto done;
   }
   damaged = sq_calloc((size_t)sq_results_ncell(r) + 1, sizeof *damaged, "a table");

@@ -101,7 +101,8 @@ static int stop_asked(const run *r)
 
 static const char *why_stopped(const run *r)
 {
-  return signal_seen ? strsignal(signal_seen) : sq_wall_s() >= r->deadline ? "time limit" : "request";
+  if (signal_seen) return signal_seen == SIGTERM ? "SIGTERM" : signal_seen == SIGUSR1 ? "SIGUSR1" : "SIGINT";
+  return sq_wall_s() >= r->deadline ? "time limit" : "request";
 }
 
 static sq_status stopped_early(const run *r)
@@ -384,13 +385,16 @@ static void names_add(char *out, size_t cap, const sq_results_cell *c, int with_
 static sq_status summarise(const run *r, sq_status st)
 {
   sq_results *f = NULL;
-  char diverged[512] = "", failed[1024] = "";
-  int count[5] = {0};
+  char diverged[512] = "", failed[1024] = "", checkpoint[4200];
+  int count[5] = {0}, kept = 0;
   const sq_status opened = sq_results_open(r->path, &f);
   if (opened != SQ_OK) return opened;
   for (int i = 0; i < sq_results_ncell(f); ++i) {
     const sq_results_cell *c = sq_results_cell_at(f, i);
     ++count[c->status];
+    sq_format(checkpoint, sizeof checkpoint, "%s/cell-%d", r->checkpoints, i);
+    kept +=
+        (c->status == SQ_CELL_WAITING || c->status == SQ_CELL_RUNNING) && sq_checkpoint_exists(checkpoint);
     if (c->status == SQ_CELL_DIVERGED) names_add(diverged, sizeof diverged, c, 0);
     if (c->status == SQ_CELL_FAILED) names_add(failed, sizeof failed, c, 1);
   }
@@ -398,8 +402,10 @@ static sq_status summarise(const run *r, sq_status st)
   const int left = count[SQ_CELL_WAITING] + count[SQ_CELL_RUNNING];
   if (st == SQ_STOPPED)
     return sq_fail(SQ_STOPPED,
-                   "stopped (%s): %d of %d cells done, %d left; go on with the same command and --resume",
-                   why_stopped(r), r->cells->ncell - left, r->cells->ncell, left);
+                   "stopped (%s): %d of %d cells done, %d left, %d of them with a checkpoint; go on with the "
+                   "same command "
+                   "and --resume",
+                   why_stopped(r), r->cells->ncell - left, r->cells->ncell, left, kept);
   if (!r->o.quiet) {
     st = sq_report_print(r->path, "accuracy", "md", stdout);
     if (st != SQ_OK) return st;

@@ -58,7 +58,7 @@ void sq_segment_fill(MPI_Comm comm, sq_segment *s, int threads)
   const sq_blas_info blas = sq_blas_describe();
   *s = (sq_segment){.threads = threads, .data_s = NAN, .first_step_s = NAN};
   MPI_Comm_size(comm, &s->ranks);
-  sq_time_iso(s->time);
+  sq_start_iso(s->time);
 #ifdef SQ_COMMIT
   copy(s->program, sizeof s->program, "seqspectra " SQ_VERSION " (" SQ_COMMIT ")");
 #else

@@ -7,6 +7,7 @@
 #include "app.h"
 #include "sq/base.h"
 #include "sq/store.h"
+#include "sq/train.h"
 
 static void print_running(const sq_results *r, int cell, const char *state)
 {
@@ -98,11 +99,18 @@ done:
   return st;
 }
 
+static int has_checkpoint(const char *results, int cell)
+{
+  char path[4224];
+  const int n = snprintf(path, sizeof path, "%s.ckpt/cell-%d", results, cell);
+  return n > 0 && n < (int)sizeof path && sq_checkpoint_exists(path);
+}
+
 sq_status sq_app_status(int argc, char **argv)
 {
   sq_words file;
   sq_results *r = NULL;
-  int count[SQ_CELL_FAILED + 1] = {0};
+  int count[SQ_CELL_FAILED + 1] = {0}, kept = 0;
   char who[512];
   sq_status st;
   SQ_TRY(sq_args_parse("status", argc, argv, NULL, 0, "RESULTS.h5", 1, 1, &file));
@@ -110,14 +118,20 @@ sq_status sq_app_status(int argc, char **argv)
   SQ_TRY(sq_results_open(file.v[0], &r));
   const int written = sq_store_is_written(file.v[0], who, sizeof who);
   const char *running = written ? "running" : "interrupted";
-  for (int i = 0; i < sq_results_ncell(r); ++i) count[sq_results_cell_at(r, i)->status]++;
+  for (int i = 0; i < sq_results_ncell(r); ++i) {
+    const sq_cell_status s = sq_results_cell_at(r, i)->status;
+    count[s]++;
+    kept += s == SQ_CELL_WAITING && has_checkpoint(file.v[0], i);
+  }
   printf("%s: %d cell%s:", file.v[0], sq_results_ncell(r), sq_results_ncell(r) == 1 ? "" : "s");
   static const sq_cell_status order[] = {SQ_CELL_DONE, SQ_CELL_RUNNING, SQ_CELL_WAITING, SQ_CELL_DIVERGED,
                                          SQ_CELL_FAILED};
-  for (size_t i = 0; i < sizeof order / sizeof order[0]; ++i)
+  for (size_t i = 0; i < sizeof order / sizeof order[0]; ++i) {
     printf("%s %d %s", i > 0 ? "," : "", count[order[i]],
            order[i] == SQ_CELL_RUNNING && count[SQ_CELL_RUNNING] > 0 ? running
                                                                      : sq_cell_status_name(order[i]));
+    if (order[i] == SQ_CELL_WAITING && kept > 0) printf(" (%d with a checkpoint)", kept);
+  }
   printf("\n");
   if (who[0] != '\0') printf("being written by %s\n", who);
   print_cells(r, running);

@@ -87,12 +87,13 @@ static sq_status compare_cells(const char *file, int cell, const char *label, co
   return SQ_OK;
 }
 
-static sq_status check_cell(const char *file, int cell, const sq_config *config)
+static sq_status check_cell(const char *file, int cell, const sq_config *config, sq_weights_origin *origin)
 {
   sq_results *r = NULL;
   sq_status st;
   SQ_TRY(sq_results_open(file, &r));
   if (cell >= sq_results_ncell(r)) goto done; /* /weights has no such member either */
+  *origin = (sq_weights_origin){sq_results_cell_at(r, cell)->steps, sq_results_cell_at(r, cell)->best_step};
   const char *grid = sq_results_attribute(r, "grid");
   cJSON *all = grid ? cJSON_Parse(grid) : NULL, *ours = cJSON_Parse(sq_config_json(config));
   const cJSON *theirs = cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(all, "cells"), cell);
@@ -163,8 +164,9 @@ static sq_status read_tensor(const sq_h5 *f, const char *file, const char *place
 }
 
 sq_status sq_weights_read(const sq_model *m, const sq_experiment *grid, const char *file, int cell,
-                          sq_real *theta)
+                          sq_real *theta, sq_weights_origin *origin)
 {
+  sq_weights_origin from = {-1, -1};
   const sq_param_list *l = sq_model_params(m);
   sq_h5 *f = NULL;
   char place[64], path[64 + SQ_PARAM_NAME + 2];
@@ -172,7 +174,7 @@ sq_status sq_weights_read(const sq_model *m, const sq_experiment *grid, const ch
   SQ_TRY(sq_h5_open(file, &f));
   SQ_TRY(place_of_weights(f, file, cell, place));
   if (strncmp(place, "/weights", 8) == 0 && sq_h5_exists(f, "/cells"))
-    SQ_TRY(check_cell(file, cell, sq_experiment_cell(grid, cell)));
+    SQ_TRY(check_cell(file, cell, sq_experiment_cell(grid, cell), &from));
   for (int i = 0; i < l->n; ++i) {
     sq_format(path, sizeof path, "%s/%s", place, l->v[i].name);
     if (!sq_h5_exists(f, path)) {
@@ -182,6 +184,7 @@ sq_status sq_weights_read(const sq_model *m, const sq_experiment *grid, const ch
   }
   SQ_TRY(check_extra(f, file, place, l));
   for (int i = 0; i < l->n; ++i) SQ_TRY(read_tensor(f, file, place, &l->v[i], theta));
+  if (origin != NULL) *origin = from;
 done:
   if (f) {
     const sq_status closed = sq_h5_close(&f);

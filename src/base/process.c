@@ -14,11 +14,12 @@ double sq_wall_s(void)
   return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-void sq_time_iso(char out[32])
+void sq_start_iso(char out[32])
 {
-  const time_t now = time(NULL);
+  static time_t first;
   struct tm utc;
-  gmtime_r(&now, &utc);
+  if (first == 0) first = time(NULL);
+  gmtime_r(&first, &utc);
   strftime(out, 32, "%Y-%m-%dT%H:%M:%SZ", &utc);
 }
 

@@ -278,18 +278,36 @@ sq_status sq_cfg_cells_check(sq_experiment *e)
   return SQ_OK;
 }
 
-static void source_notes(const sq_cfg_schema *s, const sq_cfg_source *src)
+/* Keys that nothing has read. */
+static int idle_key(const sq_cfg_source *src, int i)
+{
+  return src->raw != NULL && src->raw[i].state != SQ_CFG_ABSENT && !src->used[i];
+}
+
+static void source_notes(const sq_cfg_schema *s, const sq_cfg_source *src, int with_idle)
 {
   for (int i = 0; i < src->nnote; ++i) sq_note("%s", src->note[i]);
-  for (int i = 0; i < s->nslot && src->raw != NULL; ++i) {
-    if (src->raw[i].state == SQ_CFG_ABSENT || src->used[i]) continue;
+  for (int i = 0; i < s->nslot && with_idle; ++i) {
+    if (!idle_key(src, i)) continue;
     sq_note("%s: %s: has no meaning for this model and task, ignored", src->where, s->slot[i].path);
   }
 }
 
 void sq_cfg_notes(const sq_experiment *e)
 {
-  source_notes(&e->schema, &e->set);
-  source_notes(&e->schema, &e->grid);
-  for (int i = 0; i < e->nbase; ++i) source_notes(&e->schema, &e->base[i]);
+  enum { FEW = 4 }; /* more of a grid's bases are summed up */
+  int idle = 0, files = 0;
+  source_notes(&e->schema, &e->set, 1);
+  source_notes(&e->schema, &e->grid, 1);
+  for (int i = 0; i < e->nbase; ++i) {
+    const int before = idle;
+    for (int k = 0; k < e->schema.nslot; ++k) idle += idle_key(&e->base[i], k);
+    files += idle > before;
+  }
+  for (int i = 0; i < e->nbase; ++i) source_notes(&e->schema, &e->base[i], idle <= FEW);
+  if (idle > FEW)
+    sq_note("%s: %d keys of %d bases have no meaning for their model and task, ignored (each is named where "
+            "a base is "
+            "read alone)",
+            e->grid.where, idle, files);
 }

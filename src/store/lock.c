@@ -73,7 +73,7 @@ static holder myself(void)
 {
   holder h = {.pid = (long)getpid()};
   host_name(h.host);
-  sq_time_iso(h.started);
+  sq_start_iso(h.started);
   job_name(h.job);
   return h;
 }
@@ -217,12 +217,20 @@ static sq_status make(sq_lock *l)
   return sq_fail(SQ_ERR_IO, "%s: cannot be written: %s", l->path, strerror(error));
 }
 
+static sq_status no_folder(const char *file)
+{
+  const char *slash = strrchr(file, '/');
+  return sq_fail(SQ_ERR_IO, "%s: cannot be created: there is no folder %.*s", file,
+                 slash != NULL ? (int)(slash - file) : 1, slash != NULL ? file : ".");
+}
+
 /* l->fd: of a lock that is held now; -1 with SQ_OK: somebody else was faster, look again. */
 static sq_status take(const char *file, sq_lock *l)
 {
   holder h = {0};
   l->fd = open(l->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
   if (l->fd >= 0) return make(l);
+  if (errno == ENOENT) return no_folder(file);
   if (errno != EEXIST) return sq_fail(SQ_ERR_IO, "%s: cannot be created: %s", l->path, strerror(errno));
   const int old = open(l->path, O_RDWR | O_CLOEXEC);
   if (old < 0) {

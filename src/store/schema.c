@@ -40,9 +40,10 @@ const sq_column sq_cell_columns[SQ_NCOLUMN] = {
     [SQ_C_VALID_METRIC] = {"valid_metric", SQ_COL_REAL, 0, "1", "metric on the validation set"},
     [SQ_C_TRAIN_LOSS] = {"train_loss", SQ_COL_REAL, 0, "nat", "loss on the training set, a label"},
     [SQ_C_FLOPS] = {"flops", SQ_COL_REAL, 0, "1", "floating-point operations of all training steps"},
-    [SQ_C_STATUS] = {"status", SQ_COL_STATUS, 0, "", "state of the cell"},
+    [SQ_C_STATUS] = {"status", SQ_COL_STATUS, 0, "",
+                     "state of the cell: 0 waiting, 1 running, 2 done, 3 diverged, 4 failed"},
     [SQ_C_CHECKSUM] = {"checksum", SQ_COL_UINT, 0, "", "FNV-1a of the cell's rows"},
-    [SQ_C_RUN_WALL] = {"run_wall_s", SQ_COL_REAL, 0, "s", "wall time"},
+    [SQ_C_RUN_WALL] = {"run_wall_s", SQ_COL_REAL, 0, "s", "wall time, all starts together"},
     [SQ_C_RUN_PEAK] = {"run_peak_bytes", SQ_COL_REAL, 0, "byte",
                        "peak memory of the rank at the end of the cell"},
     [SQ_C_RUN_RANK] = {"run_rank", SQ_COL_INT, 0, "", "rank that trains or trained the cell"},
@@ -223,14 +224,15 @@ static char *pack_text(size_t n, const char *const *text, size_t at_least, size_
   return block;
 }
 
-static void make_text_scale(maker *m, const char *path, size_t n, const char *const *text,
+static void make_text_scale(maker *m, const char *path, size_t n, const char *const *text, const char *unit,
                             const char *long_name)
 {
   size_t len;
   char *block = pack_text(n, text, 0, &len);
   if (block == NULL) return no_memory(m);
-  make_scale(m, path, n,
-             &(content){.type = SQ_COL_TEXT, .len = len, .unit = "", .long_name = long_name, .data = block});
+  make_scale(
+      m, path, n,
+      &(content){.type = SQ_COL_TEXT, .len = len, .unit = unit, .long_name = long_name, .data = block});
   free(block);
 }
 
@@ -324,7 +326,7 @@ static void make_stage_scale(maker *m, const char *path, int nstage)
         sq_format(text[s], sizeof text[s], "snapshot %d", s);
       p[s] = text[s];
     }
-    make_text_scale(m, path, (size_t)nstage, p, "stage of training");
+    make_text_scale(m, path, (size_t)nstage, p, "", "stage of training");
   } else {
     no_memory(m);
   }
@@ -344,7 +346,7 @@ static void make_axis(maker *m, const sq_store_group *g, const char *name, int n
   if (a == NULL)
     make_count_scale(m, path, (size_t)n, name);
   else if (a->label != NULL)
-    make_text_scale(m, path, (size_t)n, a->label, a->long_name);
+    make_text_scale(m, path, (size_t)n, a->label, a->unit, a->long_name);
   else if (a->value == NULL)
     make_count_scale(m, path, (size_t)n, a->long_name);
   else

@@ -245,12 +245,26 @@ static sq_status clear_cell(sq_store *s, int cell)
   return st == SQ_OK ? put_status(s, cell, SQ_CELL_WAITING) : st;
 }
 
+sq_status sq_store_cell_ran(sq_store *s, int cell, double wall_s)
+{
+  return put_column(s, SQ_C_RUN_WALL, cell, &wall_s);
+}
+
+double sq_store_wall_s(const sq_store *s, int cell)
+{
+  static const hsize_t one = 1;
+  const hsize_t at = (hsize_t)cell;
+  double wall_s = 0;
+  const herr_t e = sq_layout_read(s->file.cells[SQ_C_RUN_WALL], H5T_NATIVE_DOUBLE, &at, &one, &wall_s);
+  return e >= 0 && wall_s > 0 && isfinite(wall_s) ? wall_s : 0;
+}
+
 static sq_status put_run(sq_store *s, int cell, double wall_s)
 {
   const double peak = (double)sq_peak_bytes();
   const int64_t segment = s->segment;
   sq_status st;
-  SQ_TRY(put_column(s, SQ_C_RUN_WALL, cell, &wall_s));
+  SQ_TRY(sq_store_cell_ran(s, cell, wall_s));
   SQ_TRY(put_column(s, SQ_C_RUN_PEAK, cell, &peak));
   SQ_TRY(put_column(s, SQ_C_RUN_SEGMENT, cell, &segment));
 done:

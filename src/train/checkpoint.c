@@ -229,6 +229,16 @@ int sq_checkpoint_read(const char *path, const char *owner, sq_train_state *s, c
   return note[0] != '\0' && read_newest(path, &n, owner, s, note, cap);
 }
 
+int sq_checkpoint_exists(const char *path)
+{
+  names n;
+  if (names_of(path, &n) != SQ_OK) {
+    sq_error_clear();
+    return 0;
+  }
+  return access(path, F_OK) == 0 || access(n.old, F_OK) == 0;
+}
+
 void sq_checkpoint_remove(const char *path)
 {
   names n;

@@ -42,6 +42,8 @@ import h5py, numpy as np
 a, b = h5py.File("weights.h5"), h5py.File("again.h5")
 assert a["/cells/test_metric"][1] == b["/cells/test_metric"][0]
 assert abs(a["/cells/test_loss"][1] - b["/cells/test_loss"][0]) == 0
+for name in ("steps", "best_step"):
+    assert a["/cells/" + name][1] == b["/cells/" + name][0] > 0, name
 g = "/spectra/mqar/softmax/dsf"
 rows = list(a[g + "/cell"][:])
 for name in a[g]:

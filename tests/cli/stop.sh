@@ -27,7 +27,7 @@ kill -TERM $pid
 wait $pid
 got=$?
 [ $got = 75 ] || fail "SIGTERM: exit status $got, expected 75: $(cat term.txt)"
-grep -q '^seqspectra: stopped (Terminated): [1-5] of 6 cells done, [1-5] left; go on with the same command and --resume$' term.txt ||
+grep -q '^seqspectra: stopped (SIGTERM): [1-5] of 6 cells done, [1-5] left, [0-5] of them with a checkpoint; go on with the same command and --resume$' term.txt ||
   fail "SIGTERM: $(cat term.txt)"
 [ -e term.h5.lock ] && fail "a stopped run has left its lock"
 [ "$(status_count term.h5 running)" = 0 ] || fail "a stopped cell is still marked as running"

@@ -453,7 +453,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
   case 2: read_as_report(path, more); break;
   case 3: read_as_command(path, sq_app_status); break;
   case 4: read_as_command(path, sq_app_report); break;
-  default: expect_known(sq_weights_read(own.model, own.grid, path, (int)more % 2, own.theta)); break;
+  default: expect_known(sq_weights_read(own.model, own.grid, path, (int)more % 2, own.theta, NULL)); break;
   }
   FUZZ_ASSERT(H5Fget_obj_count(H5F_OBJ_ALL, H5F_OBJ_ALL) == 0); /* nothing is left open */
   free(path);
