@@ -274,7 +274,7 @@ static void files_that_cannot_be_made_are_refused_on_every_rank(void **state)
          "exists; use --resume to continue it, or another --out");
   assert_null(s);
   new_file("no/such/folder.h5");
-  expect(sq_store_create(MPI_COMM_WORLD, file, &f.plan, &s), SQ_ERR_IO, "No such file or directory");
+  expect(sq_store_create(MPI_COMM_WORLD, file, &f.plan, &s), SQ_ERR_IO, "there is no folder");
   new_file("absent.h5");
   expect(sq_store_resume(MPI_COMM_WORLD, file, &f.plan, &s), SQ_ERR_IO, "No such file or directory");
   new_file("text.h5");

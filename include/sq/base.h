@@ -53,12 +53,12 @@ static inline int sq_stop_asked(const sq_stop *s)
 }
 
 /* ---- clock and process ------------------------------------------------------------------------------- */
-double sq_wall_s(void);         /* monotonic seconds */
+double sq_wall_s(void); /* monotonic seconds */
 /* "2025-01-31T12:34:56Z", when this process asked first: one time for all that says when a run began. */
 void sq_start_iso(char out[32]);
-size_t sq_peak_bytes(void);     /* VmHWM */
-int sq_cpu_count(void);         /* cores that this process may use: affinity and cgroup quota */
-size_t sq_memory_bytes(void);   /* memory that this process may use: cgroup limit or MemTotal */
+size_t sq_peak_bytes(void);   /* VmHWM */
+int sq_cpu_count(void);       /* cores that this process may use: affinity and cgroup quota */
+size_t sq_memory_bytes(void); /* memory that this process may use: cgroup limit or MemTotal */
 
 /* ---- checksum: 64-bit, for damage detection, not security -------------------------------------------- */
 #define SQ_HASH_START UINT64_C(0xcbf29ce484222325)

@@ -217,11 +217,18 @@ static sq_status make(sq_lock *l)
   return sq_fail(SQ_ERR_IO, "%s: cannot be written: %s", l->path, strerror(error));
 }
 
-static sq_status no_folder(const char *file)
+/* The folder is named where it is what is missing. */
+static sq_status cannot_create(const char *file, const sq_lock *l, int error)
 {
   const char *slash = strrchr(file, '/');
-  return sq_fail(SQ_ERR_IO, "%s: cannot be created: there is no folder %.*s", file,
-                 slash != NULL ? (int)(slash - file) : 1, slash != NULL ? file : ".");
+  const int n = slash == NULL ? 0 : (int)(slash - file);
+  char folder[4096];
+  if (error == ENOENT && n > 0 && n < (int)sizeof folder) {
+    sq_format(folder, sizeof folder, "%.*s", n, file);
+    if (access(folder, F_OK) != 0)
+      return sq_fail(SQ_ERR_IO, "%s: cannot be created: there is no folder %s", file, folder);
+  }
+  return sq_fail(SQ_ERR_IO, "%s: cannot be created: %s", l->path, strerror(error));
 }
 
 /* l->fd: of a lock that is held now; -1 with SQ_OK: somebody else was faster, look again. */
@@ -230,8 +237,7 @@ static sq_status take(const char *file, sq_lock *l)
   holder h = {0};
   l->fd = open(l->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
   if (l->fd >= 0) return make(l);
-  if (errno == ENOENT) return no_folder(file);
-  if (errno != EEXIST) return sq_fail(SQ_ERR_IO, "%s: cannot be created: %s", l->path, strerror(errno));
+  if (errno != EEXIST) return cannot_create(file, l, errno);
   const int old = open(l->path, O_RDWR | O_CLOEXEC);
   if (old < 0) {
     if (errno == ENOENT) return SQ_OK;
