@@ -4,6 +4,7 @@
  * sq_spectra_axes say for each protocol, and the number of stages.  The path has a suffix only where one
  * label has several shapes: the keys in which they differ, e.g. "-L4-H8". */
 #include "cells.h"
+#include "bytes.h"
 
 #include <cjson/cJSON.h>
 #include <math.h>

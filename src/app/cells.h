@@ -50,9 +50,6 @@ size_t sq_cells_shared_bytes(const sq_cells *c);
    warning if they take nearly all: SQ_ERR_USAGE with the largest cell, the bytes needed and there, and what to
    reduce.  Nothing of that size has been allocated. */
 sq_status sq_cells_check_memory(const sq_cells *c, int nlocal, int team);
-/* Whether `bytes` on each of `nlocal` ranks, for a command that does not train, fit into this machine's memory:
-   SQ_ERR_USAGE with what is needed and there. */
-sq_status sq_cells_check_bytes(const sq_config *c, double bytes, int nlocal);
 /* Ranks, in whole teams, whose largest cells fit into this machine's memory together, at most `most`; 0: none. */
 int sq_cells_ranks_that_fit(const sq_cells *c, int most, int team);
 

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "app.h"
+#include "bytes.h"
 #include "cells.h"
 #include "file_system.h"
 #include "progress.h"

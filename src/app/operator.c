@@ -16,6 +16,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "bytes.h"
 #include "cells.h"
 #include "operator.h"
 #include "sq/base.h"

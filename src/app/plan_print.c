@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "bytes.h"
 #include "plan.h"
 #include "progress.h"
 #include "sq/base.h"

@@ -41,17 +41,6 @@ void sq_format_duration(char out[32], double s)
     sq_format(out, 32, "%.1f days", s / 86400);
 }
 
-void sq_format_bytes(char out[32], double bytes)
-{
-  static const char *const unit[] = {"B", "kB", "MB", "GB", "TB", "PB"};
-  int u = 0;
-  while (bytes >= 999.5 && u < 5) {
-    bytes /= 1000;
-    ++u;
-  }
-  sq_format(out, 32, u == 0 || bytes >= 99.5 ? "%.0f %s" : "%.1f %s", bytes, unit[u]);
-}
-
 sq_status sq_progress_init(sq_progress *p, const sq_cells *cells, const int *skip)
 {
   *p = (sq_progress){.cells = cells, .skip = skip, .live = sq_on_terminal(), .start = sq_wall_s()};

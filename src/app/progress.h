@@ -19,5 +19,3 @@ void sq_progress_clear(sq_progress *p);                  /* takes the line off t
 int sq_on_terminal(void);
 /* "45 s", "12 min", "3.4 h" */
 void sq_format_duration(char out[32], double s);
-/* "1.2 GB", powers of 1000 */
-void sq_format_bytes(char out[32], double bytes);

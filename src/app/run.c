@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "app.h"
+#include "bytes.h"
 #include "datasets.h"
 #include "file_system.h"
 #include "progress.h"

@@ -3,7 +3,7 @@ sq_test(test_spectra_models MODULES spectra train)
 sq_test(test_spectra_lti MODULES spectra train F32 F64)
 # The command itself, with functions that the test can break.
 sq_test(test_spectra_verify F32 F64 MODULES spectra train LIBRARIES sq::cjson sq::mpi
-        SOURCES test_spectra_verify.c ${CMAKE_SOURCE_DIR}/src/app/verify.c ${CMAKE_SOURCE_DIR}/src/app/verify_checks.c ${CMAKE_SOURCE_DIR}/src/app/verify_lti.c ${CMAKE_SOURCE_DIR}/src/app/args.c ${CMAKE_SOURCE_DIR}/src/app/fits.c
+        SOURCES test_spectra_verify.c ${CMAKE_SOURCE_DIR}/src/app/verify.c ${CMAKE_SOURCE_DIR}/src/app/verify_checks.c ${CMAKE_SOURCE_DIR}/src/app/verify_lti.c ${CMAKE_SOURCE_DIR}/src/app/args.c ${CMAKE_SOURCE_DIR}/src/app/bytes.c
                 ${CMAKE_SOURCE_DIR}/src/app/schema.c)
 foreach(program test_spectra_verify test_spectra_verify_f64)
   target_link_options(${program} PRIVATE

@@ -1,6 +1,19 @@
-/* src/app/fits.c: what does not fit into the machine's memory is refused before it is allocated. */
-#include "cells.h"
-#include "progress.h"
+#include "bytes.h"
+
+#include <stdio.h>
+
+#include "sq/base.h"
+
+void sq_format_bytes(char out[32], double bytes)
+{
+  static const char *const unit[] = {"B", "kB", "MB", "GB", "TB", "PB"};
+  int u = 0;
+  while (bytes >= 999.5 && u < 5) {
+    bytes /= 1000;
+    ++u;
+  }
+  sq_format(out, 32, u == 0 || bytes >= 99.5 ? "%.0f %s" : "%.1f %s", bytes, unit[u]);
+}
 
 sq_status sq_cells_check_bytes(const sq_config *c, double bytes, int nlocal)
 {
