@@ -113,7 +113,7 @@ static void files_that_are_not_hdf5_are_refused(void **state)
   unlink(path);
   expect(sq_h5_open(path, &f), SQ_ERR_DATA, "No such file");
   expect(sq_h5_open(dir, &f), SQ_ERR_DATA, "not a regular file");
-  expect(sq_h5_create_file("/no/such/folder/x.h5", &f), SQ_ERR_IO, "No such file");
+  expect(sq_h5_create_file("/no/such/folder/x.h5", &f), SQ_ERR_IO, "there is no folder");
 }
 
 static void read_refused(const char *file, const char *path, int integers, const char *text)
