@@ -296,6 +296,11 @@ expect 0 'other.h5: no parity case, skipped' "$SQ_BIN/seqspectra-f64" parity "$d
 expect 0 '^softmax-full.h5  *sm-attention .* ok$' "$SQ_BIN/seqspectra-f64" parity "$dir/softmax-full.h5" "$dir/other.h5" "$dir/s4order.h5"
 expect 1 '^bad0.h5  *sm-attention .* BAD$' "$SQ_BIN/seqspectra-f64" parity "$dir/bad0.h5" "$dir/softmax-full.h5"
 expect 3 "no attribute 'config'" "$SQ_BIN/seqspectra-f64" parity "$dir/softmax-full.h5" "$dir/unconfigured.h5"
+expect 3 '1 of 3 files missing or damaged' "$SQ_BIN/seqspectra-f64" parity "$dir/softmax-full.h5" "$dir/unconfigured.h5" "$dir/s4order.h5"
+expect 3 '^s4order.h5  *s4 .* ok$' "$SQ_BIN/seqspectra-f64" parity "$dir/softmax-full.h5" "$dir/unconfigured.h5" "$dir/s4order.h5"
+
+# Nothing that is there is replaced, least of all the case itself.
+expect 2 'softmax-full.h5 exists; choose another --dump' "$SQ_BIN/seqspectra-f64" parity "$dir/softmax-full.h5" --dump "$dir/softmax-full.h5"
 
 # An independent implementation's numbers.
 cases=0

@@ -2,6 +2,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "parity.h"
 #include "sq/base.h"
@@ -472,22 +473,36 @@ sq_status sq_app_parity(int argc, char **argv)
   const sq_option options[] = {{"dump", SQ_OPT_TEXT, &dump_path, 0, 0}};
   static sq_words words;
   verdict *v = NULL;
-  int ncase = 0, done = 0, bad = 0;
+  struct stat there;
+  int ncase = 0, done = 0, bad = 0, damaged = 0;
   sq_status st;
 
   SQ_TRY(sq_args_parse("parity", argc, argv, options, 1, "CASE.h5", 1, SQ_MAX_WORDS, &words));
   if (dump_path != NULL && words.n > 1)
     return sq_fail(SQ_ERR_USAGE, "parity: --dump takes the numbers of one case, not of %d", words.n);
+  if (dump_path != NULL && lstat(dump_path, &there) == 0)
+    return sq_fail(SQ_ERR_USAGE, "parity: %s exists; choose another --dump", dump_path);
   v = sq_calloc((size_t)words.n, sizeof *v, "parity");
   if (v == NULL) return SQ_ERR_MEMORY;
-  for (; done < words.n && st == SQ_OK; ++done) st = one_case(words.v[done], dump_path, &v[done]);
-  if (st != SQ_OK) --done; /* the last one is damaged */
+  for (; done < words.n && st == SQ_OK; ++done) {
+    st = one_case(words.v[done], dump_path, &v[done]);
+    if (st == SQ_ERR_DATA && words.n > 1) { /* the others are worth having */
+      sq_warn("%s", sq_error_text());
+      sq_error_clear();
+      v[done] = (verdict){.path = words.v[done]};
+      ++damaged;
+      st = SQ_OK;
+    }
+  }
+  if (st != SQ_OK) --done; /* the last one has no verdict */
   for (int i = 0; i < done; ++i) {
     ncase += v[i].model != NULL;
     bad += v[i].bad;
   }
   if (ncase > 1) print_summary(done, v);
   if (bad > 0) printf("%d quantities above their tolerance or missing\n", bad);
+  if (st == SQ_OK && damaged > 0)
+    st = sq_fail(SQ_ERR_DATA, "parity: %d of %d files missing or damaged, see above", damaged, words.n);
   if (st == SQ_OK && ncase == 0)
     st = sq_fail(SQ_ERR_DATA, "%s: no parity case: / has no attribute 'config'", words.v[0]);
   if (st == SQ_OK && bad > 0) st = SQ_ERR_CHECK;
