@@ -54,7 +54,8 @@
  *   /segments/             256 rows, one for each start or resume, the others empty (ranks, threads: -1): time,
  *                          program_version, cpu, blas, blas_kernel, mpi, hdf5, hosts, ranks, threads; data_s, first_step_s
  *                          (float64, NaN = none): seconds that reading, checking and sharing the data took, and those from
- *                          the program's start to the end of rank 0's first training step, the spectra before it included
+ *                          the program's start to the end of the first training step of any rank (while it runs: of rank
+ *                          0), the spectra before it included
  *   /operators/transition/<label>/layer<k>/     added by `operator transition`, here or in a file of its own, whose root has
  *                          schema_version, program and precision; attributes method (secular, dense, distributed,
  *                          diagonal), config (of the cell, JSON) and weights (file that they are from, "" if initial)

@@ -102,7 +102,7 @@ typedef struct {
   sq_task *task;                      /* the last one opened: cells that follow often share it */
   char *task_key;                     /* its data key */
   sq_save_tally saves;                /* of this rank as the first of its team */
-  double first_step_s; /* rank 0: from the program's start to the end of its first step; 0: none */
+  double first_step_s; /* from the program's start to the end of this rank's first step; 0: none */
 } sq_worker_state;
 
 /* ---- run.c ------------------------------------------------------------------------------------------- */

@@ -44,6 +44,7 @@ static double wall_so_far(const job *j)
 static void note_first_step(job *j)
 {
   j->w->first_step_s = sq_app_running_s();
+  if (sq_grid_rank(j->g) != 0) return;
   if (sq_store_first_step(j->w->store, j->w->first_step_s) != SQ_OK) sq_error_clear();
 }
 
@@ -51,7 +52,7 @@ static int poll(void *user, long step, long total)
 {
   job *j = user;
   if (j->from < 0) j->from = step;
-  if (step > j->from && sq_grid_rank(j->g) == 0 && j->w->first_step_s == 0) note_first_step(j);
+  if (step > j->from && j->w->first_step_s == 0) note_first_step(j);
   j->fraction = total > 0 ? (double)step / (double)total : 0;
   return sq_grid_poll(j->g, j->fraction);
 }

@@ -222,6 +222,23 @@ static void plan_clear(sq_plan *p)
   sq_cells_destroy(&p->cells);
 }
 
+/* What a run takes from this command line, as words of a shell. */
+static sq_status write_options(sq_plan *p, const sq_words *set, int team, int threads)
+{
+  size_t used = 0;
+  p->options[0] = '\0';
+  for (int i = 0; i < set->n && used < sizeof p->options; ++i)
+    used += (size_t)snprintf(p->options + used, sizeof p->options - used, " --set '%s'", set->v[i]);
+  if (team > 0 && used < sizeof p->options)
+    used += (size_t)snprintf(p->options + used, sizeof p->options - used, " --team %d", team);
+  if (threads > 0 && used < sizeof p->options)
+    used += (size_t)snprintf(p->options + used, sizeof p->options - used, " --threads %d", threads);
+  if (used >= sizeof p->options)
+    return sq_fail(SQ_ERR_USAGE, "plan: options of more than %zu characters; write them into a file",
+                   sizeof p->options);
+  return SQ_OK;
+}
+
 sq_status sq_app_plan(int argc, char **argv)
 {
   static sq_words set;
@@ -243,6 +260,7 @@ sq_status sq_app_plan(int argc, char **argv)
   SQ_TRY(sq_cells_check_team("plan", team));
   SQ_TRY(read_ranks(ranks, &p));
   SQ_TRY(read_node(node, &p));
+  SQ_TRY(write_options(&p, &set, team, threads));
   SQ_TRY(sq_app_load(w.v[0], &set, &e));
   SQ_TRY(sq_cells_create(e, threads, &p.cells));
   SQ_TRY(sq_cells_check_memory(p.cells, 1, 1));

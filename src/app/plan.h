@@ -14,6 +14,7 @@ typedef struct { /* cells that differ by the seed only, and cost the same */
 
 typedef struct {
   const char *config; /* its path */
+  char options[512];  /* for the same run: those of --set, --team, --threads */
   const sq_experiment *experiment;
   sq_cells *cells;
   sq_plan_row *row;
@@ -35,7 +36,7 @@ typedef struct {                                            /* of the first fore
   double path_s,
       path_team_s; /* critical path: the longest cell on one rank, and in the team that is of most use */
   int path_team;
-  char sbatch[512];
+  char sbatch[1024];
 } sq_plan_totals;
 
 /* ---- plan_totals.c ----------------------------------------------------------------------------------- */

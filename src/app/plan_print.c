@@ -139,8 +139,9 @@ static void print_totals(const sq_plan *p, const sq_plan_totals *t)
   char a[32], b[32];
   sq_format_bytes(a, (double)t->cell_bytes);
   sq_format_bytes(b, (double)t->file_bytes);
-  printf("\n%d cell%s, %.3g FLOP; a cell takes up to %s of its rank's memory; results file %s\n",
-         p->cells->ncell, plural(p->cells->ncell), t->flops, a, b);
+  printf(
+      "\n%d cell%s, %.3g FLOP; a cell takes up to %s of its rank's memory in teams of %d; results file %s\n",
+      p->cells->ncell, plural(p->cells->ncell), t->flops, a, p->forecast[0].team, b);
   if (p->nforecast == 1)
     print_one_forecast(p, t);
   else

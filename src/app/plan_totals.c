@@ -100,7 +100,7 @@ static void write_sbatch(const sq_plan *p, sq_plan_totals *t)
   const double rank =
       margin * (double)(t->cell_bytes + t->base_bytes) + (double)t->shared_bytes / sq_max(t->ranks_node, 1);
   char limit[32], script[160];
-  if (t->ranks_node == 0) return;
+  if (t->ranks_node == 0 || strpbrk(p->options, "\"$`\\") != NULL) return; /* not to be quoted */
   format_limit(time_asked(p), limit);
   sq_format(
       t->sbatch, sizeof t->sbatch,
@@ -108,14 +108,14 @@ static void write_sbatch(const sq_plan *p, sq_plan_totals *t)
       t->nodes, p->forecast[0].nrank, t->ranks_node, threads, ceil(rank / threads / 1048576), limit);
   const size_t used = strlen(t->sbatch);
   sq_format(script, sizeof script, "jobs/%.100s.sbatch", name);
-  if (access(script, F_OK) == 0)
+  if (access(script, F_OK) == 0 && p->options[0] == '\0')
     sq_format(t->sbatch + used, sizeof t->sbatch - used, " %s", script);
   else
     sq_format(t->sbatch + used, sizeof t->sbatch - used,
               " --job-name=%.60s --requeue --signal=B:USR1@120 --open-mode=append --wrap=\"exec "
               "jobs/slurm-run.sh %.120s "
-              "%.60s.h5\"",
-              name, p->config, name);
+              "%.60s.h5%s\"",
+              name, p->config, name, p->options);
 }
 
 void sq_plan_sum(const sq_plan *p, sq_plan_totals *t)

@@ -314,11 +314,15 @@ static void tell_checkpoints(const run *r)
          all.save_s / all.count, 100 * all.save_s / all.cell_s);
 }
 
+/* The first of any rank; rank 0 has already stored its own, if it had a cell. */
 static void tell_first_step(const run *r)
 {
-  const double s = r->worker.first_step_s;
-  if (sq_app_rank() == 0 && !r->o.quiet && s > 0)
-    printf("first step after %.1f s (data %.1f s)\n", s, r->data_s);
+  const double mine = r->worker.first_step_s;
+  double s = mine > 0 ? mine : INFINITY, first = 0;
+  MPI_Reduce(&s, &first, 1, MPI_DOUBLE, MPI_MIN, 0, MPI_COMM_WORLD);
+  if (sq_app_rank() != 0 || !isfinite(first)) return;
+  if (sq_store_first_step(r->store, first) != SQ_OK) sq_error_clear();
+  if (!r->o.quiet) printf("first step after %.1f s (data %.1f s)\n", first, r->data_s);
 }
 
 static sq_status grid_run(run *r)

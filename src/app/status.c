@@ -110,7 +110,7 @@ sq_status sq_app_status(int argc, char **argv)
 {
   sq_words file;
   sq_results *r = NULL;
-  int count[SQ_CELL_FAILED + 1] = {0}, kept = 0;
+  int count[SQ_CELL_FAILED + 1] = {0}, kept[SQ_CELL_FAILED + 1] = {0};
   char who[512];
   sq_status st;
   SQ_TRY(sq_args_parse("status", argc, argv, NULL, 0, "RESULTS.h5", 1, 1, &file));
@@ -121,7 +121,7 @@ sq_status sq_app_status(int argc, char **argv)
   for (int i = 0; i < sq_results_ncell(r); ++i) {
     const sq_cell_status s = sq_results_cell_at(r, i)->status;
     count[s]++;
-    kept += s == SQ_CELL_WAITING && has_checkpoint(file.v[0], i);
+    kept[s] += (s == SQ_CELL_WAITING || (s == SQ_CELL_RUNNING && !written)) && has_checkpoint(file.v[0], i);
   }
   printf("%s: %d cell%s:", file.v[0], sq_results_ncell(r), sq_results_ncell(r) == 1 ? "" : "s");
   static const sq_cell_status order[] = {SQ_CELL_DONE, SQ_CELL_RUNNING, SQ_CELL_WAITING, SQ_CELL_DIVERGED,
@@ -130,7 +130,7 @@ sq_status sq_app_status(int argc, char **argv)
     printf("%s %d %s", i > 0 ? "," : "", count[order[i]],
            order[i] == SQ_CELL_RUNNING && count[SQ_CELL_RUNNING] > 0 ? running
                                                                      : sq_cell_status_name(order[i]));
-    if (order[i] == SQ_CELL_WAITING && kept > 0) printf(" (%d with a checkpoint)", kept);
+    if (kept[order[i]] > 0) printf(" (%d with a checkpoint)", kept[order[i]]);
   }
   printf("\n");
   if (who[0] != '\0') printf("being written by %s\n", who);

@@ -213,6 +213,7 @@ static int read_newest(const char *path, const names *n, const char *owner, sq_t
       used +=
           (size_t)snprintf(note + used, cap - used, "%s%s: %s", used > 0 ? "; " : "", candidate[i], wrong);
   }
+  if (used > 0 && used < cap) snprintf(note + used, cap - used, "; the cell starts again");
   return 0;
 }
 
