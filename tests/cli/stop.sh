@@ -71,7 +71,7 @@ wait $pid && fail "a killed run exits with 0"
 done_before=$(status_count killed.h5 done)
 [ "$done_before" -ge 1 ] || fail "no finished cell in the file of a killed run"
 expect 0 -- "$s" status killed.h5
-grep -Eq '^killed.h5: 6 cells: [1-6] done, [12] interrupted, ' out.txt || fail "status of a killed run: $(cat out.txt)"
+grep -Eq '^killed.h5: 6 cells: [1-6] done, [12] interrupted( \([12] with a checkpoint\))?, ' out.txt || fail "status of a killed run: $(cat out.txt)"
 grep -Eq '^  interrupted cell [0-5] ' out.txt || fail "status does not show an interrupted cell: $(cat out.txt)"
 [ -e killed.h5.lock ] || fail "rank 0 was killed, but its lock has gone"
 expect 0 -- ranks 2 "$s" run tiny.json --out killed.h5 --quiet --resume
