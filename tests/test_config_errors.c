@@ -32,6 +32,8 @@ static const bad table[] = {
     {"{\n// why\n'seed': 1}", NULL, NULL,
      "cell.json: line 2, column 1: not JSON at `// why?\"seed\": 1`; JSON has no comments"},
     {"{'seed' 1}", NULL, NULL, "cell.json: line 1, column 9: not JSON at `1}`"},
+    {" {\001\024\341\214\213tr", NULL, NULL,
+     "cell.json: line 1, column 5: not JSON at `\341\214\213tr`"}, /* the parser stops within a character */
     {"{'dataset': {'data_dir': '\xC3\xA9t\xFF'}}", NULL, NULL,
      "cell.json: line 1, column 29: not UTF-8, expected text in UTF-8"},
     {"{'dataset': {'data_dir': 'a\nb'}}", NULL, NULL,

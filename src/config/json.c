@@ -236,10 +236,12 @@ static sq_status fail_syntax(const char *text, size_t at, const char *where)
     --at;
   }
   while (text[at] != '\0' && strchr(" \t\r\n", text[at]) != NULL) ++at;
+  while (at > 0 && ((unsigned char)text[at] & 0xC0) == 0x80) --at; /* cJSON and the step back count bytes */
   if (text[at] == '\0') return fail_at(text, at, where, "not JSON: the text ends too early");
   (void)sq_cfg_show(text + at, near);
   size_t n = 0; /* whole characters */
-  while (near[n] != '\0' && n < 16) n += utf8_length((const unsigned char *)near + n, 4);
+  for (size_t k; near[n] != '\0' && n < 16 && (k = utf8_length((const unsigned char *)near + n, 4)) > 0;)
+    n += k;
   near[n] = '\0';
   const char *hint = "";
   if ((text[at] == '}' || text[at] == ']') && previous_mark(text, at) == ',')
