@@ -183,16 +183,18 @@ static sq_status mean_field(const sq_results *r, int g, const char *field, int s
     const int layers = ndim == 3 ? dim[0] : 1, heads = ndim == 3 ? dim[1] : 1,
               last = ndim >= 1 ? dim[ndim - 1] : 1;
     const size_t n = (size_t)layers * (size_t)last;
-    if (sum == NULL) {
+    if (ndim != 3 && ndim != 1)
+      st = sq_fail(SQ_ERR_DATA, "%s/%s has %d axes; expected layer, head and one more",
+                   sq_results_group_path(r, g), field, ndim);
+    else if (heads == 0) /* nothing was read, whatever the other axes say */
+      st = sq_fail(SQ_ERR_DATA, "%s/%s is empty", sq_results_group_path(r, g), field);
+    if (st == SQ_OK && sum == NULL) {
       sum = sq_calloc(n + 1, sizeof *sum, "a table");
       count = sq_calloc(n + 1, sizeof *count, "a table");
       *nlayer = layers;
       *nlast = last;
     }
-    if (sum == NULL || count == NULL) st = SQ_ERR_MEMORY;
-    if (st == SQ_OK && ndim != 3 && ndim != 1)
-      st = sq_fail(SQ_ERR_DATA, "%s/%s has %d axes; expected layer, head and one more",
-                   sq_results_group_path(r, g), field, ndim);
+    if (st == SQ_OK && (sum == NULL || count == NULL)) st = SQ_ERR_MEMORY;
     for (int l = 0; st == SQ_OK && l < layers; ++l)
       for (int h = 0; h < heads; ++h)
         for (int b = 0; b < last; ++b) {
