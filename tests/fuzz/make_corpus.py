@@ -151,5 +151,6 @@ for reader in range(6):
 change(0, "empty", 0, 3, 2, 2, 0)  # of shape (2, 0)
 change(2, "list", 0, 0, 63, *b"[1]".ljust(64, b"\0"))  # JSON of another kind than expected
 change(5, "list", 0, 0, 63, *b"[[1]]".ljust(64, b"\0"))
+put("fuzz_results", "noheads", b"\2\1\3>k\2\2\0\376\377\377\377\0W")  # an axis of none beside a long one
 for reader in (0, 2, 3):
     change(reader, "large", 1, 3, 5, 2, 2, 132, 133, 134, 2)  # more elements than 64 bits count
