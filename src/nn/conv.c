@@ -12,6 +12,7 @@
 
 #include <string.h>
 
+#include "sq/base.h"
 #include "sq/parallel.h"
 #include "sq/status.h"
 #include "vmath.h"
@@ -36,11 +37,6 @@ SQ_INLINE void load_weights(size_t nc, int K, const sq_real *w, sq_real wt[][PAN
     for (int j = 0; j < K; ++j) wt[j][c] = w[c * (size_t)K + (size_t)j];
 }
 
-SQ_INLINE int least(int a, int b)
-{
-  return a < b ? a : b;
-}
-
 /* y = from + sum of w[j] x_j over n taps, x_j = x + j step; y may be `from`. */
 SQ_INLINE void add_taps(size_t nc, int n, const sq_real w[][PANEL], const sq_real *x, ptrdiff_t step,
                         const sq_real *from, sq_real *y)
@@ -60,7 +56,7 @@ SQ_INLINE void add_taps(size_t nc, int n, const sq_real w[][PANEL], const sq_rea
 /* y = pre of step t */
 SQ_INLINE void convolve(const panel *p, int t, sq_real *y)
 {
-  const int n = least(p->K, t + 1);
+  const int n = sq_min(p->K, t + 1);
   add_taps(p->nc, n, p->w + (p->K - n), p->x + (size_t)(t + 1 - n) * p->ldx, (ptrdiff_t)p->ldx, p->bias, y);
 }
 
@@ -164,7 +160,7 @@ SQ_INLINE void weight_gradient(const panel *p, int t, int n, const sq_real g[][P
   for (int j = 0; j < whole; j += GROUP)
     four_steps(p->nc, g, p->x + (size_t)(t - (p->K - 1) + j) * p->ldx, p->ldx, dw + j);
   for (int i = 0; i < n; ++i) {
-    const int first = whole > 0 ? whole : p->K - least(p->K, t + i + 1);
+    const int first = whole > 0 ? whole : p->K - sq_min(p->K, t + i + 1);
     one_step(p->nc, p->K - first, g[i], p->x + (size_t)(t + i - (p->K - 1) + first) * p->ldx, p->ldx,
              dw + first);
     SQ_IVDEP
@@ -182,11 +178,11 @@ SQ_CLONES static void panel_backward(panel p, const sq_real *dy, size_t ldy, sq_
   const int past = p.K - 1;
 
   for (int t = 0, n, done = 0; t < p.T; t += n) {
-    n = least(BLOCK, p.T - t);
+    n = sq_min(BLOCK, p.T - t);
     for (int i = 0; i < n; ++i) silu_back(&p, t + i, dy + (size_t)(t + i) * ldy, g[past + i]);
-    for (int i = 0; i < n; i += GROUP) weight_gradient(&p, t + i, least(GROUP, n - i), g + past + i, dw, db);
+    for (int i = 0; i < n; i += GROUP) weight_gradient(&p, t + i, sq_min(GROUP, n - i), g + past + i, dw, db);
     for (const int ready = t + n == p.T ? p.T : t + n - past; done < ready; ++done) {
-      const int taps = least(p.K, p.T - done);
+      const int taps = sq_min(p.K, p.T - done);
       add_taps(p.nc, taps, p.w + (p.K - taps), g[past + done + taps - 1 - t], -(ptrdiff_t)PANEL, zero,
                dx + (size_t)done * lddx);
     }
