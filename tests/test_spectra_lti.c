@@ -500,12 +500,18 @@ static void an_analysis_stops_within_systems_and_can_be_done_again(void **state)
       sq_spectra_poll(a.s, countdown, &left);
       analysis_run(&a, &x, &s.batch); /* never asked to stop */
       polls = (1 << 20) - left;
+      int done = 0;
+      assert_int_equal(sq_spectra_nsystem(a.s),
+                       2 * (v == 0 && !p ? 5 : 1)); /* S4: a channel's, others: a layer's */
+      assert_int_equal(sq_spectra_done(a.s), sq_spectra_nsystem(a.s));
       /* S4: each value of each sweep in each channel of each layer */
       assert_true(polls >= (v == 0 ? 2 * (p ? 1 : 5) * 8 : 2));
       for (int stop = 0; stop < polls; stop += 1 + polls / 101) {
         left = stop;
         assert_int_equal(sq_spectra_run(a.s, x.theta, &s.batch, x.work, a.out), SQ_STOPPED);
         assert_in_range(-left, 1, 64); /* at once: every loop that it is in asks once more, and every value */
+        assert_in_range(sq_spectra_done(a.s), done, sq_spectra_nsystem(a.s) - 1);
+        done = sq_spectra_done(a.s);
       }
       sq_spectra_poll(a.s, NULL, NULL);
       analysis_run(&a, &x, &s.batch);

@@ -40,6 +40,10 @@ void sq_spectra_destroy(sq_spectra **s);
    LAPACK and between the values of a sweep: where it returns
    nonzero, sq_spectra_run stops there and returns SQ_STOPPED without an error text. */
 void sq_spectra_poll(sq_spectra *s, int (*poll)(void *user), void *user);
+/* Systems of time-invariant layers that a run analyses, one a layer or a channel, and how many of them the run that goes on,
+   or the last one, has finished.  Other layers: 0. */
+int sq_spectra_nsystem(const sq_spectra *s);
+int sq_spectra_done(const sq_spectra *s);
 /* Scratch that the first sq_spectra_run will take and keep. */
 size_t sq_spectra_bytes(const sq_spectra *s);
 const sq_field *sq_spectra_fields(const sq_spectra *s, int *n);

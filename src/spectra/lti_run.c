@@ -297,7 +297,9 @@ static sq_status system_dsf(const sq_spectra *s, const sq_real *theta, double *c
   if (s->nmemory > 0) add_energy(s, out, system);
   if (sample >= 0) add_hankel(s, out, layer, sample);
   if (x->f.dense && (x->f.n <= MOST_STATES_FOR_ALL_POWERS || sample >= 0)) add_norms(s, out, system);
-  return sq_spectra_stop(s) ? SQ_STOPPED : SQ_OK;
+  if (sq_spectra_stop(s)) return SQ_STOPPED;
+  ++x->done;
+  return SQ_OK;
 }
 
 /* ---- one layer --------------------------------------------------------------------------------------- */
@@ -434,6 +436,7 @@ static sq_status layer_published(const sq_spectra *s, const sq_real *theta, doub
       put_complex(sq_spectra_field(s, out, F_LAMBDA), (size_t)layer * n + k, x->spectrum.lambda[k]);
   shares(s, out, layer);
   shifts(s, out, layer);
+  ++x->done;
   return SQ_OK;
 }
 
@@ -446,6 +449,7 @@ static void uniform_null(const sq_spectra *s, double *const *out)
 
 sq_status sq_lti_analyse(sq_spectra *s, const sq_real *theta, double *const *out)
 {
+  s->ls->done = 0;
   if (!s->published) uniform_null(s, out);
   if (!s->ls->f.dense) move_theta(s, theta);
   for (int l = 0; l < s->nlayer; ++l) {

@@ -56,6 +56,7 @@ typedef struct { /* of one layer; m = nsystem * n */
   double *channel;           /* (nhankel) systems whose Hankel values are computed; owned */
   void *secular, *hankel;
   sq_real *theta; /* moved by one rounding; diagonal layers */
+  int done;       /* systems of this run that are finished */
 } sq_lti_scratch;
 
 struct sq_spectra {

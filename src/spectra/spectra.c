@@ -138,6 +138,17 @@ void sq_spectra_poll(sq_spectra *s, int (*poll)(void *user), void *user)
   s->stop = (sq_stop){poll, user};
 }
 
+int sq_spectra_nsystem(const sq_spectra *s)
+{
+  if (!s->lti) return 0;
+  return s->nlayer * (s->published ? 1 : s->ls->f.nsystem);
+}
+
+int sq_spectra_done(const sq_spectra *s)
+{
+  return s->lti ? s->ls->done : 0;
+}
+
 int sq_spectra_stop(const sq_spectra *s)
 {
   return sq_stop_asked(&s->stop);
