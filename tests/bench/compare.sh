@@ -9,7 +9,7 @@
 #   -m "s4 lru"  models                                                  -n STEPS    timed steps (small 20, mqar 3, cifar 2)
 #   -j LANES     cases at a time, each on one core (1)                   -t SECONDS  start no case after that, end all (none)
 #   -s SECONDS   of steps for each number of ranks (5)                   -c          CPU times, for a busy machine
-#   -a           PyTorch with logits at all positions too                -k          PyTorch tries torch.compile too
+#   -a           PyTorch with logits at all positions, as published, too                -k          PyTorch tries torch.compile too
 #   -C PRICE -W WATTS   of this machine, an hour: with -r, cost of a million steps, joules a step    -G PRICE -V WATTS   with -g
 #
 # The first of python3 and /usr/bin/python3 that imports torch is taken.  Ratios are times of PyTorch over times of this.
@@ -106,12 +106,14 @@ one_case() { # SHAPE MODEL: a line of the table, and its numbers in $work/SHAPE.
     plain=$(value step_ms_median "$at.plain")
   fi
   awk -v shape="$1" -v model="$2" -v torch="$torch" -v plain="$plain" -v out="$at.ratio" '
+    function over(x) { return x == "-" ? "-" : sprintf("%.2f", x / t) }
     { v[$1] = $2 }
-    END { t = v["step_ms_median"]; ratio = torch == "-" ? "-" : sprintf("%.2f", torch / t)
-          printf "%-6s %-8s %10.1f %10s %10s %7s %8.1f %8.1f %6.0f%% %7.2f%% %9.1f %8.1f\n", shape, model, t, torch, plain, ratio,
-            v["gflops"], v["sgemm_1024_gflops"], 100 * v["share_of_sgemm"], 100 * v["input_share"], v["peak_growth_bytes"] / 1e6,
-            v["plan_bytes"] / 1e6
-          if (torch != "-") print shape, model, torch / t > out }' "$at.this"
+    END { t = v["step_ms_median"]
+          printf "%-6s %-8s %10.1f %10s %7s %10s %7s %8.1f %8.1f %6.0f%% %7.2f%% %9.1f %8.1f\n", shape, model, t, torch, over(torch), plain,
+            over(plain), v["gflops"], v["sgemm_1024_gflops"], 100 * v["share_of_sgemm"], 100 * v["input_share"],
+            v["peak_growth_bytes"] / 1e6, v["plan_bytes"] / 1e6
+          if (torch != "-") print "labelled", shape, model, torch / t > out
+          if (plain != "-") print "all", shape, model, plain / t > out }' "$at.this"
   [ "$torch" != - ] || incomplete "$1" "$2"
 }
 
@@ -131,15 +133,15 @@ print_means() {
   echo
   { cat "$work"/*.ratio 2>/dev/null || true; } | awk '
     function add(k, r, name) { s[k] += log(r); n[k]++; if (!(k in low) || r < low[k]) { low[k] = r; who[k] = name } }
-    { add($1, $3, $2); add("all", $3, $1 " " $2) }
-    END { for (k in n) printf "ratio %-6s geometric mean %.2f over %d models, smallest %.2f (%s)\n", k, exp(s[k] / n[k]), n[k], low[k], who[k] }' | sort
+    { add($2 " " $1, $4, $3); add("shapes " $1, $4, $2 " " $3) }
+    END { for (k in n) printf "ratio %-15s geometric mean %.2f of %d, smallest %.2f (%s)\n", k, exp(s[k] / n[k]), n[k], low[k], who[k] }' | sort
 }
 
 one_thread() {
   local shape model running=0 failed=0 any
   export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
   step=$(program bench-step)
-  printf '%-6s %-8s %10s %10s %10s %7s %8s %8s %7s %8s %9s %8s\n' shape model 'this [ms]' 'torch [ms]' 'all [ms]' ratio GFLOP/s \
+  printf '%-6s %-8s %10s %10s %7s %10s %7s %8s %8s %7s %8s %9s %8s\n' shape model 'this [ms]' 'torch [ms]' ratio 'all [ms]' ratio GFLOP/s \
     SGEMM share input 'peak [MB]' plan
   for shape in "$@"; do
     for model in $(models_of "$shape"); do
@@ -175,7 +177,7 @@ cost_options() { # PRICE WATTS
 }
 
 whole_machine() {
-  local shape=${1:-mqar} model scaling at costs
+  local shape=${1:-mqar} model scaling at costs positions
   scaling=$(program bench-scaling)
   costs=$(cost_options "$price" "$watts")
   [ "$(id -u)" != 0 ] || export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
@@ -187,13 +189,16 @@ whole_machine() {
     OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 within "${SQ_MPIEXEC:-mpiexec}" -n "$ranks" "$scaling" "$here/$shape.json" --model "$model" \
       --seconds "$seconds" $costs | tee "$at.this" || { nothing "$shape" "$model"; continue; }
     # shellcheck disable=SC2086
-    torch_step --shape "$shape" --model "$model" --threads "$ranks" --steps "$(($(timed_steps "$shape") + 2))" $costs >"$at.torch" ||
-      { nothing "$shape" "$model"; continue; }
-    awk -v shape="$shape" -v model="$model" -v ranks="$ranks" -v torch="$(value steps_per_second "$at.torch")" '
-      /^steps_per_second / { printf "%s %s: %d ranks %.3f steps/s, PyTorch with %d threads %.3f steps/s, ratio %.2f\n", shape, model, ranks, $2,
-                               ranks, torch, $2 / torch }' "$at.this"
-    sed -n 's/^\(cost_\|joules_\)/PyTorch: \1/p' "$at.torch"
-    describe_torch "$at.torch"
+    for positions in '' ${all:+--all-positions}; do
+      # shellcheck disable=SC2086
+      torch_step --shape "$shape" --model "$model" --threads "$ranks" --steps "$(($(timed_steps "$shape") + 2))" $positions $costs >"$at.torch" ||
+        { nothing "$shape" "$model"; continue; }
+      awk -v shape="$shape" -v model="$model" -v ranks="$ranks" -v torch="$(value steps_per_second "$at.torch")" -v where="$positions" '
+        /^steps_per_second / { printf "%s %s: %d ranks %.3f steps/s, PyTorch with %d threads%s %.3f steps/s, ratio %.2f\n", shape, model, ranks,
+                                 $2, ranks, where == "" ? "" : " and logits at all positions", torch, $2 / torch }' "$at.this"
+      sed -n 's/^\(cost_\|joules_\)/PyTorch: \1/p' "$at.torch"
+      describe_torch "$at.torch"
+    done
     echo
   done
 }
