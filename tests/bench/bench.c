@@ -118,7 +118,7 @@ static sq_status load(const bench_options *o, const char *extra, sq_experiment *
 
 sq_status bench_open(const bench_options *o, const char *extra, bench_cell *b)
 {
-  const sq_crew crew = {.threads = o->threads};
+  const sq_crew crew = {.team = o->team, .threads = o->threads};
   sq_status st;
 
   *b = (bench_cell){0};
@@ -166,7 +166,7 @@ bench_time bench_step(bench_cell *b, const bench_options *o)
 
   const double start = bench_now_s(o);
   for (int i = 0; i < B; ++i) b->index[i] = ((size_t)b->step * (size_t)B + (size_t)i) % info->size[SQ_TRAIN];
-  sq_task_batch(b->task, SQ_TRAIN, B, b->index, SQ_PAD_NONE, b->batch, &batch);
+  sq_worker_batch(b->worker, b->task, SQ_TRAIN, B, b->index, SQ_PAD_NONE, b->batch, &batch);
   const double made = bench_now_s(o);
   const sq_pass pass = {
       .rows = &batch.rows, .train = 1, .seed = 1, .step = (uint64_t)b->step, .seq_len = info->seq_len};

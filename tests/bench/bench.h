@@ -14,6 +14,7 @@ typedef struct {
   const char *set[BENCH_MAX_OVERRIDES];
   int nset, threads;
   clockid_t clock;
+  const sq_team *team; /* whose cell it is; NULL: this rank's alone */
 } bench_options;
 /* Takes argv[*i] if it is CONFIG or one of --model NAME, --set KEY=VALUE, --threads N, --clock wall|cpu, with its
    value: 1, and *i is then the last one taken.  0: not one of these; -1: it is, but its value is wrong or missing. */
@@ -41,7 +42,7 @@ sq_status bench_open(const bench_options *o, const char *extra, bench_cell *b);
 void bench_close(bench_cell *b);
 
 typedef struct {
-  double input_s, step_s; /* making the batch; forward, backward, clipping and AdamW */
+  double input_s, step_s; /* making the batch, or a member's part of it; forward, backward, clipping and AdamW */
   double loss;            /* nats per label */
 } bench_time;
 /* The next training step, by the calls that sq_train_cell() makes.  Learning rate constant, dropout as

@@ -5,11 +5,10 @@
  *                [--price PER_HOUR] [--watts W]
  *
  * For each number of ranks in turn (by default 1, 2, 4, .. and N), all of them busy at the same time, for S seconds of steps (5) and
- * for half a second of each of the others (two of waiting):
+ * for half a second of each of the others:
  *
  *   clock      dependent additions, one a cycle: the core's frequency
  *   SGEMM      products of 1024^3, one thread a rank
- *   waiting    the same, but after every n-th part of a step's FLOPs the n ranks wait for each other, as a team does
  *   cache      a = b + s c over arrays of 1.5 MiB, 4.5 MiB a rank: the shared cache
  *   memory     the same over arrays of 32 MiB: the memory's bandwidth
  *   step       training steps, after a warm-up step
@@ -18,11 +17,11 @@
  * Efficiency is against n times one rank; "of SGEMM" divides it by what SGEMM keeps.  --price (of the machine, in
  * any currency) and --watts give the cost of a million steps and the energy of one. */
 #include <math.h>
-#include <mpi.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "bench.h"
+#include "bench_mpi.h"
 #include "sq/linalg.h"
 
 enum { MAX_COUNTS = 32, CACHE_N = 196608, MEMORY_N = 4194304, CHAIN_N = 20000000 };
@@ -75,24 +74,8 @@ static double do_step(rank_work *w)
   return 1;
 }
 
-enum { CLOCK, SGEMM, WAITING, CACHE, MEMORY, STEP, NKIND };
-static const piece work_of[NKIND] = {do_chain, do_gemm, NULL, do_cache, do_memory, do_step};
-
-/* ---- waiting without a busy core --------------------------------------------------------------------- */
-
-static void nap(void)
-{
-  nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
-}
-
-/* MPI_Barrier would spin. */
-static void quiet_barrier(void)
-{
-  MPI_Request r;
-  int done = 0;
-  MPI_Ibarrier(MPI_COMM_WORLD, &r);
-  while (MPI_Test(&r, &done, MPI_STATUS_IGNORE), !done) nap();
-}
+enum { CLOCK, SGEMM, CACHE, MEMORY, STEP, NKIND };
+static const piece work_of[NKIND] = {do_chain, do_gemm, do_cache, do_memory, do_step};
 
 /* ---- one number of ranks ------------------------------------------------------------------------------- */
 
@@ -103,7 +86,7 @@ static double rate_of(rank_work *w, piece work, int n, const options *o, double 
   MPI_Request r;
   int done = 0;
 
-  quiet_barrier();
+  bench_quiet_barrier(MPI_COMM_WORLD);
   if (o->rank < n) {
     (void)work(w); /* warm-up: pages, caches, frequency */
     w->input_s = w->step_s = 0;
@@ -120,33 +103,9 @@ static double rate_of(rank_work *w, piece work, int n, const options *o, double 
     if (o->rank < n)
       (void)work(w);
     else
-      nap();
+      bench_nap();
   }
   return rate;
-}
-
-/* FLOP/s of this rank's products while ranks 0 .. n-1 make some each and wait for the slowest, again and again. */
-static double rate_waiting(rank_work *w, int n, const options *o, double seconds)
-{
-  const double each = w->cell.plan.flops_step / BENCH_GEMM_FLOPS / n;
-  const int count = each > 1.5 ? (int)(each + 0.5) : 1;
-  int rounds = -1, go_on = 1; /* the first round warms up */
-  double start = 0, spent = 0;
-  MPI_Comm busy;
-
-  MPI_Comm_split(MPI_COMM_WORLD, o->rank < n, o->rank, &busy);
-  quiet_barrier();
-  for (; o->rank < n && go_on; ++rounds) {
-    if (rounds == 0) start = bench_now_s(&w->o);
-    for (int i = 0; i < count; ++i) (void)do_gemm(w);
-    spent = bench_now_s(&w->o) - start;
-    go_on = o->rank == 0 && (rounds < 1 || spent < seconds); /* the first rank's word counts */
-    MPI_Allreduce(MPI_IN_PLACE, &go_on, 1, MPI_INT, MPI_MAX, busy);
-    spent = bench_now_s(&w->o) - start;
-  }
-  quiet_barrier();
-  MPI_Comm_free(&busy);
-  return o->rank < n ? rounds * count * BENCH_GEMM_FLOPS / spent : 0;
 }
 
 static double total(double x)
@@ -166,8 +125,7 @@ static row measure(rank_work *w, const options *o, int n)
   row r;
   double mine = 0;
   for (int k = 0; k < NKIND; ++k) {
-    const double seconds = k == STEP ? o->seconds : fmin(o->seconds, 0.5);
-    mine = k == WAITING ? rate_waiting(w, n, o, fmin(o->seconds, 2)) : rate_of(w, work_of[k], n, o, seconds);
+    mine = rate_of(w, work_of[k], n, o, k == STEP ? o->seconds : fmin(o->seconds, 0.5));
     r.rate[k] = total(mine);
   }
   const double lone = o->rank < n ? mine : INFINITY;
@@ -185,8 +143,8 @@ static void print_head(const options *o)
   printf("config %s\nmodel %s\nprecision %s\ncpu %s\nblas %s, kernel %s\ncores %d\n", o->shared.config,
          o->shared.model ? o->shared.model : "-", SQ_PRECISION, sq_cpu_model(), blas.name, blas.kernel,
          sq_cpu_count());
-  printf("%5s %9s %8s %9s %9s %9s %10s %6s %6s %8s %6s %6s %6s %8s\n", "ranks", "clock", "SGEMM", "cache",
-         "memory", "steps/s", "slowest", "clock", "SGEMM", "waiting", "cache", "memory", "steps", "of SGEMM");
+  printf("%5s %9s %8s %9s %9s %9s %10s %6s %6s %6s %6s %6s %8s\n", "ranks", "clock", "SGEMM", "cache",
+         "memory", "steps/s", "slowest", "clock", "SGEMM", "cache", "memory", "steps", "of SGEMM");
   printf("%5s %9s %8s %9s %9s %9s %10s %34s\n", "", "GHz", "GFLOP/s", "GB/s", "GB/s", "", "steps/s",
          "kept, of n times one rank");
 }
@@ -195,11 +153,10 @@ static void print_row(int n, const row *r, int one, const row *first)
 {
   double kept[NKIND];
   for (int k = 0; k < NKIND; ++k) kept[k] = r->rate[k] / first->rate[k] * one / n;
-  printf("%5d %9.2f %8.1f %9.1f %9.1f %9.3f %10.3f %5.0f%% %5.0f%% %7.0f%% %5.0f%% %5.0f%% %5.0f%% %7.0f%%\n",
-         n, 1e-9 * r->rate[CLOCK] / n, 1e-9 * r->rate[SGEMM] / n, 1e-9 * r->rate[CACHE],
-         1e-9 * r->rate[MEMORY], r->rate[STEP], r->slowest, 100 * kept[CLOCK], 100 * kept[SGEMM],
-         100 * kept[WAITING], 100 * kept[CACHE], 100 * kept[MEMORY], 100 * kept[STEP],
-         100 * kept[STEP] / kept[SGEMM]);
+  printf("%5d %9.2f %8.1f %9.1f %9.1f %9.3f %10.3f %5.0f%% %5.0f%% %5.0f%% %5.0f%% %5.0f%% %7.0f%%\n", n,
+         1e-9 * r->rate[CLOCK] / n, 1e-9 * r->rate[SGEMM] / n, 1e-9 * r->rate[CACHE], 1e-9 * r->rate[MEMORY],
+         r->rate[STEP], r->slowest, 100 * kept[CLOCK], 100 * kept[SGEMM], 100 * kept[CACHE],
+         100 * kept[MEMORY], 100 * kept[STEP], 100 * kept[STEP] / kept[SGEMM]);
 }
 
 /* What explains the loss: a step that keeps what SGEMM keeps is held by what holds SGEMM, the frequency. */

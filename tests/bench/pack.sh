@@ -4,7 +4,7 @@
 #
 #   tar xf seqspectra-bench.tar.xz && seqspectra-bench/run                   all.sh, with its options behind
 #   seqspectra-bench/run bench-step bench/mqar.json --model s4               or one program; names of files are as seen from here
-#   seqspectra-bench/run teams.sh seqspectra-bench/bench/mqar.json 10       one cell on 1 .. 16 workers
+#   seqspectra-bench/run mpiexec -n 16 seqspectra-bench/bin/bench-team seqspectra-bench/bench/mqar.json   one cell on 1 .. 16 workers
 #   seqspectra-bench/run mpiexec -n 16 seqspectra-bench/bin/bench-scaling seqspectra-bench/bench/mqar.json
 #
 # Inside: exe/ programs, bin/ a starter for each, which uses the packed loader and libraries (L/) whatever the machine
@@ -29,7 +29,7 @@ trap 'rm -rf "$work"' EXIT
 top=$work/$name
 mkdir -p "$top"/{bin,exe,L,plugins/ompi,plugins/pmix,share/openmpi,bench}
 
-for program in bench-step bench-length bench-scaling seqspectra; do
+for program in bench-step bench-length bench-scaling bench-team seqspectra; do
   found=$(find "$build" -name $program -type f -perm -u+x | head -n 1)
   [ -n "$found" ] || die "no $program under $build; build the tests first"
   install -s "$found" "$top/exe/$program"
@@ -85,14 +85,14 @@ chmod 755 "$top/bin/mpiexec"
 
 cat >"$top/run" <<'RUN'
 #!/usr/bin/env bash
-# run [all.sh's options] | run bench-step|bench-length|bench-scaling|seqspectra|mpiexec|compare.sh|teams.sh ARGUMENTS
+# run [all.sh's options] | run bench-step|bench-length|bench-scaling|seqspectra|mpiexec|compare.sh ARGUMENTS
 set -eu
 top=$(cd "$(dirname "$0")" && pwd)
 export PATH=$top/bin:${PATH:-/usr/local/bin:/usr/bin:/bin} HOME=${HOME:-/tmp} SQ_BENCH_DIR=$top/bin SQ_MPIEXEC=$top/bin/mpiexec
 # Where the libraries think they are: Open MPI's prefix, its plugins, PMIx's.
 export OPAL_PREFIX=$top OMPI_MCA_mca_base_component_path=$top/plugins/ompi PMIX_MCA_mca_base_component_path=$top/plugins/pmix
 export OMPI_MCA_pml=ob1 OMPI_MCA_btl=self,vader PMIX_MCA_gds=hash PMIX_MCA_pcompress_base_silence_warning=1
-export OMPI_MCA_btl_vader_single_copy_mechanism=none OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_rmaps_base_oversubscribe=1
+export OMPI_MCA_plm_rsh_agent=true OMPI_MCA_btl_vader_single_copy_mechanism=none OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_rmaps_base_oversubscribe=1
 [ "$(id -u)" != 0 ] || export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 # This OpenBLAS does not know the newest processors: name the kernels, unless the user has.
 if [ -z "${OPENBLAS_CORETYPE:-}" ]; then
@@ -102,7 +102,7 @@ fi
 unset OPENBLAS_L2_SIZE LD_LIBRARY_PATH LD_PRELOAD
 case ${1:-} in
   bench-* | seqspectra | mpiexec | orterun) exec "$top/bin/$1" "${@:2}" ;;
-  compare.sh | teams.sh) exec "$top/bench/$1" "${@:2}" ;;
+  compare.sh) exec "$top/bench/$1" "${@:2}" ;;
   '' | -*) exec "$top/bench/all.sh" "$@" ;;
   *) sed -n 2p "$0" >&2; exit 2 ;;
 esac

@@ -256,10 +256,10 @@ TIMED(PHASE_OUTPUT, sq_nn_xent_dense_head,
        sq_real *db, sq_real *scratch, sq_tally *tally),
       (R, D, V, x, w, b, label, scale, dx, dw, db, scratch, tally))
 
-TIMED(PHASE_INPUT, sq_task_batch,
-      (const sq_task *t, sq_split split, int nseq, const size_t *index, sq_padding pad, void *store,
-       sq_batch *out),
-      (t, split, nseq, index, pad, store, out))
+TIMED(PHASE_INPUT, sq_worker_batch,
+      (sq_worker * w, const sq_task *t, sq_split split, int nseq, const size_t *index, sq_padding pad,
+       void *store, sq_batch *out),
+      (w, t, split, nseq, index, pad, store, out))
 
 /* The only one with a value. */
 extern __typeof__(sq_worker_step) __real_sq_worker_step, __wrap_sq_worker_step; /* TIMED, by hand */

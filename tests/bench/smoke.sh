@@ -49,6 +49,10 @@ for word in steps_per_second input_share share_of_sgemm cost_per_million_steps j
   grep -q "^$word [0-9]" "$work/out" || complain "bench-scaling: no $word"
 done
 
+# Two ranks, then one with two threads: both ways to have two workers, and what overlapping the sums gains.
+"${SQ_MPIEXEC:-mpiexec}" -n 2 "$(program bench-team)" "$here/small.json" --model s5 --steps 2 --seconds 0.05 "${tiny[@]}" >"$work/out" || complain "bench-team failed"
+[ "$(awk '$1 ~ /^[12]$/ && $4 > 0 && $8 ~ /%$/' "$work/out" | wc -l)" = 2 ] || complain "bench-team: expected a row for 1 worker and one for 2"
+
 for args in "" "$here/small.json --model none" "$here/small.json --steps"; do
   status=0
   # shellcheck disable=SC2086

@@ -1,4 +1,4 @@
-# Timings: built with the tests, run by hand (tests/bench/all.sh, compare.sh); ctest only looks whether they work.
+# Timings: built with the tests, run by hand (tests/bench/all.sh, compare.sh, bench-team); ctest only looks whether they work.
 set(SQ_BENCH ${CMAKE_CURRENT_SOURCE_DIR}/bench)
 add_executable(bench-step ${SQ_BENCH}/bench_step.c ${SQ_BENCH}/bench.c ${SQ_BENCH}/phases.c)
 target_link_libraries(bench-step PRIVATE sq_train sq_spectra)
@@ -13,6 +13,8 @@ add_executable(bench-length ${SQ_BENCH}/bench_length.c ${SQ_BENCH}/bench.c)
 target_link_libraries(bench-length PRIVATE sq_train sq_spectra)
 add_executable(bench-scaling ${SQ_BENCH}/bench_scaling.c ${SQ_BENCH}/bench.c)
 target_link_libraries(bench-scaling PRIVATE sq_train sq_spectra sq::mpi)
+add_executable(bench-team ${SQ_BENCH}/bench_team.c ${SQ_BENCH}/bench.c)
+target_link_libraries(bench-team PRIVATE sq_train sq_spectra sq_grid sq::mpi)
 add_executable(bench-tokenize ${SQ_BENCH}/bench_tokenize.c)
 target_link_libraries(bench-tokenize PRIVATE sq_task)
 sq_script_test(bench_smoke ${SQ_BENCH}/smoke.sh)
