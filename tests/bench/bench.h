@@ -42,8 +42,9 @@ sq_status bench_open(const bench_options *o, const char *extra, bench_cell *b);
 void bench_close(bench_cell *b);
 
 typedef struct {
-  double input_s, step_s; /* making the batch, or a member's part of it; forward, backward, clipping and AdamW */
-  double loss;            /* nats per label */
+  double input_s,
+      step_s;  /* making the batch, or a member's part of it; forward, backward, clipping and AdamW */
+  double loss; /* nats per label */
 } bench_time;
 /* The next training step, by the calls that sq_train_cell() makes.  Learning rate constant, dropout as
    configured, examples in their order. */
