@@ -72,7 +72,7 @@ static void split_steps(bench_cell *b, const options *o, result *r)
   r->split_s /= o->split;
 }
 
-static void print_split(const options *o, const result *r)
+static void print_split(const options *o, const result *r, double flops)
 {
   double whole = 0;
   if (o->split == 0) return;
@@ -82,6 +82,12 @@ static void print_split(const options *o, const result *r)
   for (int p = 0; p < NPHASE; ++p)
     printf("phase_%s_ms %.3f\nphase_%s_share %.4f\n", phase_name[p], 1e3 * phase_seconds((phase)p) / o->split,
            phase_name[p], phase_seconds((phase)p) / whole);
+  const phase_products x = phase_of_products();
+  printf("products_ms %.3f\nproducts_share %.4f\nproducts_gflops %.2f\nproducts_over_useful "
+         "%.4f\nproducts_bytes %.4e\n"
+         "products_a_step %ld\n",
+         1e3 * x.seconds / o->split, x.seconds / whole, 1e-9 * x.flops / x.seconds,
+         x.flops / o->split / flops, x.bytes / o->split, x.calls / o->split);
 }
 
 static void print(const bench_cell *b, const options *o, const result *r)
@@ -129,7 +135,7 @@ int main(int argc, char **argv)
   r.gemm = fmax(r.gemm, bench_gemm_best(&g, &o.shared));
   print(&b, &o, &r);
   split_steps(&b, &o, &r);
-  print_split(&o, &r);
+  print_split(&o, &r, b.plan.flops_step);
 done:
   if (st != SQ_OK) fprintf(stderr, "bench-step: %s\n", sq_error_text());
   bench_close(&b);

@@ -127,6 +127,18 @@ print_phases() {
       /^phase_.*_share/ { sub(/^phase_/, "", $1); sub(/_share$/, "", $1); head = head sprintf(" %11s", $1); row = row sprintf(" %11.1f", 100 * $2) }
       END { print sprintf("%-15s", "") head; print sprintf("%-15s", name) row }' "$f"
   done | awk 'NR == 1 || NR % 2 == 0'
+  echo
+  echo "matrix products in a step of this: share of the time, their rate, that over SGEMM's of 1024^3, FLOPs made over useful ones, bytes"
+  echo "(operands once), and how often the step would be faster if there were nothing else and all ran at SGEMM's rate"
+  printf '%-15s %7s %9s %9s %12s %8s %8s\n' '' share GFLOP/s 'of SGEMM' 'over useful' GB bound
+  for f in "$work"/*.this; do
+    [ -e "$f" ] || continue
+    awk -v name="$(basename "${f%.this}")" '{ v[$1] = $2 }
+      END { made = v["products_over_useful"] * v["flops_per_step"]
+            printf "%-15s %6.1f%% %9.1f %8.0f%% %12.2f %8.2f %8.2f\n", name, 100 * v["products_share"], v["products_gflops"],
+              100 * v["products_gflops"] / v["sgemm_1024_gflops"], v["products_over_useful"], v["products_bytes"] / 1e9,
+              v["step_ms_median"] / 1e3 / (made / v["sgemm_1024_gflops"] / 1e9) }' "$f"
+  done
 }
 
 print_means() {

@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "sq/linalg.h"
 #include "sq/train.h"
 
 enum { MAX_DEPTH = 32, MAX_MIXERS = 64 };
@@ -18,6 +19,7 @@ static struct {
   clockid_t clock;
   double last, total[NPHASE];
   phase stack[MAX_DEPTH];
+  phase_products products;
 } watch;
 
 static double now_s(void)
@@ -74,6 +76,11 @@ double phase_seconds(phase p)
 long phase_calls(void)
 {
   return watch.calls;
+}
+
+phase_products phase_of_products(void)
+{
+  return watch.products;
 }
 
 /* ---- mixers ------------------------------------------------------------------------------------------ */
@@ -260,6 +267,21 @@ TIMED(PHASE_INPUT, sq_worker_batch,
       (sq_worker * w, const sq_task *t, sq_split split, int nseq, const size_t *index, sq_padding pad,
        void *store, sq_batch *out),
       (w, t, split, nseq, index, pad, store, out))
+
+/* Part of its phase, and counted beside. */
+extern __typeof__(sq_gemm) __real_sq_gemm, __wrap_sq_gemm; /* TIMED, by hand */
+void __wrap_sq_gemm(sq_trans ta, sq_trans tb, int m, int n, int k, sq_real alpha, const sq_real *A, int lda,
+                    const sq_real *B, int ldb, sq_real beta, sq_real *C, int ldc)
+{
+  const double start = watch.on ? now_s() : 0;
+  __real_sq_gemm(ta, tb, m, n, k, alpha, A, lda, B, ldb, beta, C, ldc);
+  if (!watch.on) return;
+  const double a = (double)m * k, b = (double)n * k, c = (double)m * n;
+  watch.products.seconds += now_s() - start;
+  watch.products.flops += 2 * c * k;
+  watch.products.bytes += (a + b + (beta != 0 ? 2 : 1) * c) * (double)sizeof *C;
+  ++watch.products.calls;
+}
 
 /* The only one with a value. */
 extern __typeof__(sq_worker_step) __real_sq_worker_step, __wrap_sq_worker_step; /* TIMED, by hand */

@@ -38,3 +38,12 @@ void phase_start(clockid_t clock); /* forgets what was measured */
 void phase_stop(void);
 double phase_seconds(phase p);
 long phase_calls(void);
+
+/* Matrix products (sq_gemm), whatever phase they belong to: what remains if everything else took no time. */
+typedef struct {
+  double seconds, flops; /* 2 m n k: recomputed ones and the halves that nobody uses too */
+  double
+      bytes; /* of A, B and C once each, C twice where it is added to: what a cache without limits would move */
+  long calls;
+} phase_products;
+phase_products phase_of_products(void);

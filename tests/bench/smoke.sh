@@ -22,7 +22,7 @@ seen() { # MODEL PHASE...
     esac
   done
   awk '/^phase_.*_share/ { sum += $2 } END { exit !(sum > 0.999 && sum < 1.001) }' "$work/out" || complain "bench-step $model: shares do not add up to 1"
-  for word in step_ms_median flops_per_step sgemm_1024_gflops share_of_sgemm peak_growth_bytes plan_bytes input_share; do
+  for word in products_share products_gflops products_over_useful step_ms_median flops_per_step sgemm_1024_gflops share_of_sgemm peak_growth_bytes plan_bytes input_share; do
     grep -q "^$word [0-9]" "$work/out" || complain "bench-step $model: no $word"
   done
 }

@@ -5,7 +5,7 @@ target_link_libraries(bench-step PRIVATE sq_train sq_spectra)
 # The functions that phases.c puts its clock before.
 file(STRINGS ${SQ_BENCH}/phases.c sq_timed REGEX "^TIMED\\(|__wrap_sq_[a-z_]*\\(")
 foreach(line ${sq_timed})
-  string(REGEX MATCH "sq_(nn|task|worker)_[a-z_]*[a-z]" name "${line}")
+  string(REGEX MATCH "sq_(nn|task|worker)_[a-z_]*[a-z]|sq_gemm" name "${line}")
   target_link_options(bench-step PRIVATE LINKER:--wrap=${name})
 endforeach()
 set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${SQ_BENCH}/phases.c)
