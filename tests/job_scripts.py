@@ -13,6 +13,7 @@ import sys
 SOURCE = os.environ.get("SQ_SOURCE") or os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PROGRAM = os.path.join(os.environ.get("SQ_BIN") or os.path.join(SOURCE, "build"), os.environ.get("SQ_PROGRAM", "seqspectra"))
 RATE = 20  # GFLOP/s of a core in the cost lines
+CORES, NODE_GB = 48, 192  # the node of jobs/README.md
 NEEDED = ["--signal=B:USR1@120", "--requeue", "--open-mode=append", "--output=", "--time=", "--job-name="]
 NUMBER = r"\d[\d,.]*(?:e[+-]\d+)?"
 bad = []
@@ -28,8 +29,8 @@ def cost_line(d):
             f"{h:,.{0 if h >= 10 else 1}f} core-hours at {RATE} GFLOP/s a core; up to {d['useful_ranks']} ranks")
 
 
-def plan(config):
-    p = subprocess.run([PROGRAM, "plan", config, "--rate", str(RATE), "--json"], capture_output=True, text=True, cwd=SOURCE, timeout=60)
+def plan(config, *options):
+    p = subprocess.run([PROGRAM, "plan", config, "--rate", str(RATE), "--json", *options], capture_output=True, text=True, cwd=SOURCE, timeout=60)
     if p.returncode != 0:
         raise SystemExit(f"plan {config}: {p.stderr}")
     return json.loads(p.stdout)
@@ -48,6 +49,17 @@ def same_cost(have, want):
     return a[:2] == b[:2] and a[4:] == b[4:] and all(abs(x - y) <= max(0.05 * y, 1) for x, y in zip(a[2:4], b[2:4]))
 
 
+def check_node(name, text, want):
+    """The script asks for the nodes that plan says, at least for its memory, and not for more than such a node has."""
+    asked, needed = re.search(r"^#SBATCH --mem-per-cpu=(\d+)([GM])$", text, re.M), re.search(r" --mem-per-cpu=(\d+)M ", want["sbatch"])
+    mib = int(asked[1]) * (1024 if asked[2] == "G" else 1) if asked else 0
+    if not needed or mib < int(needed[1]) or mib * 2**20 * want["ranks_node"] > NODE_GB * 1e9:
+        bad.append(f"jobs/{name}.sbatch: {mib} MiB for each of {want['ranks_node']} ranks of a node of {NODE_GB} GB, plan: {want['sbatch']}")
+    nodes = number(text, r"^#SBATCH --nodes=(\d+)$")
+    if nodes != str(want["nodes"]):
+        bad.append(f"jobs/{name}.sbatch: --nodes={nodes}, plan says {want['nodes']} of {CORES} cores and {NODE_GB} GB")
+
+
 def check(name, config):
     path = os.path.join(SOURCE, "jobs", name + ".sbatch")
     want = plan(config)
@@ -59,12 +71,10 @@ def check(name, config):
     have = number(text, r"^(# Cost: .*)$") or ""
     if not same_cost(have, line):
         bad.append(f"jobs/{name}.sbatch: its cost line should be\n{line}")
-    gb = number(text, r"^#SBATCH --mem-per-cpu=(\d+)G$")
-    if not gb or not want["memory_bytes_rank"] < 0.9 * float(gb) * 2**30:
-        bad.append(f"jobs/{name}.sbatch: --mem-per-cpu={gb}G, a rank takes {size(want['memory_bytes_rank'])}")
     ranks = number(text, r"^#SBATCH --ntasks=(\d+)$")
     if not ranks or int(ranks) > want["useful_ranks"]:
         bad.append(f"jobs/{name}.sbatch: --ntasks={ranks}, {want['useful_ranks']} ranks are of use")
+    check_node(name, text, plan(config, "--ranks", ranks or "1", "--node", f"{CORES}:{NODE_GB}"))
     if f"jobs/slurm-run.sh\" {config} " not in text:
         bad.append(f"jobs/{name}.sbatch does not run {config}")
 

@@ -70,6 +70,10 @@ static const bad table[] = {
     {"{" MQAR "," TRAIN
      ",'model':{'layer':'transformer','num_layers':1,'hidden_dim':8,'attention_fn':'norm-attention'}}",
      NULL, NULL, "cell.json: model.norm_fn: required key is missing, expected exp|elu|softplus|sigmoid"},
+    {"{" MQAR "," TRAIN ",'model':{'layer':'ssm-lti'}}", NULL, NULL,
+     "cell.json: model.layer: is \"ssm-lti\", expected transformer|ssm; did you mean \"ssm\"?"},
+    {"{" MQAR "," TRAIN ",'model':{'layer':'trans'}}", NULL, NULL,
+     "cell.json: model.layer: is \"trans\", expected transformer|ssm; did you mean \"transformer\"?"},
     /* types and ranges */
     {MODEL("'num_heads':'4'"), NULL, NULL,
      "cell.json: model.num_heads: is \"4\", expected an integer in 1..64"},

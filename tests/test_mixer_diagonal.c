@@ -566,7 +566,7 @@ static void bytes_and_operations_grow_linearly_with_the_rows(void **state)
     size_t tape[3], scratch[3];
     double flops[3];
     for (int k = 0; k < 3; ++k) {
-      const int T = 1024 * (k + 1);
+      const int T = 4096 * (k + 1); /* four blocks or more */
       layer l;
       layer_make(&l, variant_of[v], WIDTH, 0, 1, &T);
       tape[k] = l.f.ops->tape_bytes(l.f.m);
@@ -580,6 +580,23 @@ static void bytes_and_operations_grow_linearly_with_the_rows(void **state)
     assert_true(scratch[0] == scratch[1] && scratch[1] == scratch[2]);
     EXPECT_NEAR("flops", flops[1], 2 * flops[0], 0);
     EXPECT_NEAR("flops", flops[2], 3 * flops[0], 0);
+  }
+}
+
+static void a_short_shard_has_no_room_for_blocks_that_it_never_fills(void **state)
+{
+  (void)state;
+  for (int v = 0; v < NVARIANT_OF; ++v) {
+    size_t tape[2], scratch[2];
+    for (int k = 0; k < 2; ++k) {
+      const int T = 16 << k;
+      layer l;
+      layer_make(&l, variant_of[v], WIDTH, 0, 1, &T);
+      tape[k] = l.f.ops->tape_bytes(l.f.m) / (size_t)l.f.m->ndir;
+      scratch[k] = l.f.ops->scratch_bytes(l.f.m);
+      layer_free(&l);
+    }
+    assert_true(scratch[1] > scratch[0] && scratch[1] - scratch[0] <= tape[1] - tape[0] + 128);
   }
 }
 
@@ -904,6 +921,7 @@ int main(void)
       cmocka_unit_test(the_lti_system_of_a_bidirectional_layer_is_its_causal_half),
       cmocka_unit_test(eigenvalues_follow_from_the_stored_parameters),
       cmocka_unit_test(bytes_and_operations_grow_linearly_with_the_rows),
+      cmocka_unit_test(a_short_shard_has_no_room_for_blocks_that_it_never_fills),
       cmocka_unit_test(the_lru_starts_on_its_ring_with_normalised_inputs),
       cmocka_unit_test(hippo_is_diagonal_plus_rank_one_in_the_coordinates_of_its_eigenvectors),
       cmocka_unit_test(s5_starts_as_the_system_that_it_diagonalises),

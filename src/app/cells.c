@@ -272,6 +272,10 @@ static sq_status checkpoint_plan(sq_cells *c, int i)
   return SQ_OK;
 }
 
+/* Pages of libraries, most of them OpenBLAS's, that a rank's first cell is the first to touch.  Measured with Open MPI 4.1,
+ * OpenBLAS 0.3.21 and HDF5 1.10: RssFile grows by 1.5 to 1.9 MB for transformers, Mamba-2, LRU and S5, 2.2 for S4. */
+static const size_t library_bytes = 1600000;
+
 static sq_status cell_plan(sq_cells *c, int i)
 {
   const sq_config *cell = sq_experiment_cell(c->experiment, i);
@@ -282,7 +286,8 @@ static sq_status cell_plan(sq_cells *c, int i)
   SQ_TRY(sq_model_create(cell, p->dims, &m));
   SQ_TRY(check_fit(cell, m, &p->task));
   c->metric[i] = p->task.metric;
-  c->bytes[i] = p->task.own_bytes + sq_task_batch_bytes(&p->task, sq_cells_nsample(cell, &p->task));
+  c->bytes[i] =
+      library_bytes + p->task.own_bytes + sq_task_batch_bytes(&p->task, sq_cells_nsample(cell, &p->task));
   if (p->max_evals > c->max_evals) c->max_evals = p->max_evals;
   SQ_TRY(shape_join(c, i, m));
   SQ_TRY(checkpoint_plan(c, i));

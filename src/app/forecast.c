@@ -92,14 +92,16 @@ double sq_forecast_cell_s(const sq_forecast_model *m, int i, int team)
 typedef struct {
   const sq_forecast_model *m;
   int n;
-  double *cost, *left, *seconds,
-      *step_s;       /* (n) left: part of the cell; seconds: of that part, in this start's team */
-  double *began_s;   /* (n) in this start; INFINITY: not begun */
-  int *skip, *begun; /* (n) begun: by an earlier start */
+  int team;                      /* of the last start; 0: none yet */
+  double *whole, *step_s;        /* (n) seconds of the cell and of a step, in that team */
+  double *cost, *left, *seconds; /* (n) left: part of the cell; seconds: of that part */
+  double *began_s;               /* (n) in this start; INFINITY: not begun */
+  int *skip, *begun;             /* (n) begun: by an earlier start */
 } series;
 
 static void series_clear(series *s)
 {
+  free(s->whole);
   free(s->cost);
   free(s->left);
   free(s->seconds);
@@ -114,6 +116,7 @@ static sq_status series_make(const sq_forecast_model *m, series *s)
   const size_t n = (size_t)m->cells->ncell;
   *s = (series){.m = m,
                 .n = m->cells->ncell,
+                .whole = sq_calloc(n, sizeof(double), "forecast"),
                 .cost = sq_calloc(n, sizeof(double), "forecast"),
                 .left = sq_calloc(n, sizeof(double), "forecast"),
                 .seconds = sq_calloc(n, sizeof(double), "forecast"),
@@ -121,7 +124,7 @@ static sq_status series_make(const sq_forecast_model *m, series *s)
                 .began_s = sq_calloc(n, sizeof(double), "forecast"),
                 .skip = sq_calloc(n, sizeof(int), "forecast"),
                 .begun = sq_calloc(n, sizeof(int), "forecast")};
-  if (!s->cost || !s->left || !s->seconds || !s->step_s || !s->began_s || !s->skip || !s->begun)
+  if (!s->whole || !s->cost || !s->left || !s->seconds || !s->step_s || !s->began_s || !s->skip || !s->begun)
     return SQ_ERR_MEMORY;
   for (int i = 0; i < s->n; ++i) {
     s->cost[i] = sq_cells_cost(m->cells, i);
@@ -136,6 +139,17 @@ static double time_for_cells(const sq_forecast_model *m)
   return isinf(m->time_limit_s) ? INFINITY : sq_before_limit_s(m->time_limit_s) - m->start_s;
 }
 
+/* A team that stays the same has the same times: a large grid has thousands of starts. */
+static void set_team(series *s, int team)
+{
+  if (team == s->team) return;
+  s->team = team;
+  for (int i = 0; i < s->n; ++i) {
+    s->whole[i] = sq_forecast_cell_s(s->m, i, team);
+    s->step_s[i] = step_s(s->m, i, team);
+  }
+}
+
 /* One start; *end_s: when its last cell ended or was saved; *left: cells that are not done. */
 static sq_status one_start(series *s, int nrank, int *team, double *end_s, int *left)
 {
@@ -144,11 +158,11 @@ static sq_status one_start(series *s, int nrank, int *team, double *end_s, int *
   sq_grid_forecast f = {.began_s = s->began_s};
   sq_status st;
   SQ_TRY(sq_cells_team(m->cells, s->skip, nrank, m->team, team));
+  set_team(s, *team);
   for (int i = 0; i < s->n; ++i) {
-    const double whole = sq_forecast_cell_s(m, i, *team),
-                 again = s->begun[i] ? sq_forecast_checkpoint_s(m, i) : 0;
-    s->seconds[i] = s->left[i] * whole + again;
-    s->step_s[i] = step_s(m, i, *team);
+    if (s->skip[i]) continue;
+    const double again = s->begun[i] ? sq_forecast_checkpoint_s(m, i) : 0;
+    s->seconds[i] = s->left[i] * s->whole[i] + again;
     s->began_s[i] = INFINITY;
   }
   const sq_grid_model g = {.nteam = nrank / *team, .step_s = s->step_s, .stop_s = time_for_cells(m)};
@@ -157,7 +171,7 @@ static sq_status one_start(series *s, int nrank, int *team, double *end_s, int *
   for (int i = 0; i < s->n; ++i) {
     if (s->skip[i]) continue;
     s->skip[i] = s->seconds[i] == 0;
-    s->left[i] = fmin(s->left[i], s->seconds[i] / sq_forecast_cell_s(m, i, *team));
+    s->left[i] = fmin(s->left[i], s->seconds[i] / s->whole[i]);
     *left += !s->skip[i];
     if (isinf(s->began_s[i])) continue;
     s->begun[i] = 1;

@@ -1,5 +1,6 @@
 /* src/app/main.c: the program: find the command, run it where it belongs, say once what went wrong. */
 #include <limits.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -135,6 +136,8 @@ int main(int argc, char **argv)
 {
   sq_status st;
   start_s = sq_wall_s();
+  signal(SIGXFSZ,
+         SIG_IGN); /* MPI, too, writes files: one beyond `ulimit -f` is an error, not a reason to die */
   const int no_words = argc < 2;
   const sq_command *c = command_of(&argc, &argv, &st);
   const int help = c && wants_help(argc, argv);

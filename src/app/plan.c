@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bytes.h"
 #include "progress.h"
 #include "sq/base.h"
 #include "sq/linalg.h"
@@ -159,13 +160,14 @@ static sq_status read_ranks(const char *text, sq_plan *p)
   for (const char *at = text; *at != '\0';) {
     char *end;
     const double n = strtod(at, &end);
-    if (end == at || (*end != ',' && *end != '\0') || n != floor(n) || n < 1 || n > 1e6)
+    const int goes_on = *end == ',' && end[1] != '\0';
+    if (end == at || (*end != '\0' && !goes_on) || n != floor(n) || n < 1 || n > 1e6)
       return sq_fail(SQ_ERR_USAGE,
                      "plan: --ranks=%s: expected an integer from 1 to 1e+06, or several with commas", text);
     if (p->nforecast == SQ_PLAN_FORECASTS)
       return sq_fail(SQ_ERR_USAGE, "plan: --ranks=%s: more than %d numbers", text, SQ_PLAN_FORECASTS);
     p->forecast[p->nforecast++].nrank = (int)n;
-    at = *end == ',' ? end + 1 : end;
+    at = goes_on ? end + 1 : end;
   }
   return SQ_OK;
 }
@@ -201,6 +203,24 @@ static void warn_of_memory(const sq_plan *p, int node_given)
   if (node_given || fit >= at_once) return;
   sq_warn("the memory of a machine like this one is enough for %d rank%s at once, not for %d", fit,
           fit == 1 ? "" : "s", at_once);
+}
+
+/* As on this machine: what cannot run is refused. */
+static sq_status check_node(const sq_plan *p, const char *node, const sq_plan_totals *t)
+{
+  char cell[32], program[32], data[32];
+  if (node == NULL || t->ranks_node > 0) return SQ_OK;
+  if (p->cells->threads > p->node_cores)
+    return sq_fail(SQ_ERR_USAGE, "plan: --node=%s: a rank has %d threads, this node %d core%s", node,
+                   p->cells->threads, p->node_cores, p->node_cores == 1 ? "" : "s");
+  sq_format_bytes(cell, (double)t->cell_bytes);
+  sq_format_bytes(program, (double)t->base_bytes);
+  sq_format_bytes(data, (double)t->shared_bytes);
+  return sq_fail(
+      SQ_ERR_USAGE,
+      "plan: --node=%s: no rank fits: the largest cell needs %s of memory, the program %s, the data "
+      "%s, and a tenth as margin",
+      node, cell, program, data);
 }
 
 static sq_status forecasts_make(sq_plan *p)
@@ -282,6 +302,7 @@ sq_status sq_app_plan(int argc, char **argv)
   SQ_TRY(forecasts_make(&p));
   warn_of_memory(&p, node != NULL);
   sq_plan_sum(&p, &t);
+  SQ_TRY(check_node(&p, node, &t));
   if (json)
     st = sq_plan_print_json(&p, &t);
   else

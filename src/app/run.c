@@ -345,11 +345,18 @@ static sq_status grid_run(run *r)
   return st;
 }
 
+static int has_checkpoint(const run *r, int cell)
+{
+  char path[4200];
+  sq_format(path, sizeof path, "%s/cell-%d", r->checkpoints, cell);
+  return sq_checkpoint_exists(path);
+}
+
 static void announce(const run *r)
 {
   const sq_blas_info blas = sq_blas_describe();
   const char *advice = sq_blas_advice();
-  int left = 0;
+  int left = 0, begun = 0;
   for (int i = 0; i < r->cells->ncell; ++i) left += !r->skip[i];
   if (sq_app_rank() != 0) return;
   if (advice) sq_warn("%s", advice);
@@ -367,6 +374,11 @@ static void announce(const run *r)
   printf("%d cell%s on %d rank%s, %s, %s%s%s, to %s\n", r->cells->ncell, r->cells->ncell == 1 ? "" : "s",
          sq_app_nrank(), sq_app_nrank() == 1 ? "" : "s", SQ_PRECISION, blas.name, *blas.kernel ? " " : "",
          blas.kernel, r->path);
+  for (int i = 0; i < r->cells->ncell; ++i)
+    begun += !r->skip[i] && sq_store_has_rows(r->store, i) && has_checkpoint(r, i);
+  if (r->o.resume && left > 0)
+    printf("resumed: %d done before, %d go%s on from a checkpoint, %d begin%s at step 0\n",
+           r->cells->ncell - left, begun, begun == 1 ? "es" : "", left - begun, left - begun == 1 ? "s" : "");
   if (r->team > 1) {
     const int idle = sq_app_nrank() % r->team;
     printf("%d team%s of %d ranks", sq_app_nrank() / r->team, sq_app_nrank() / r->team == 1 ? "" : "s",
@@ -390,16 +402,14 @@ static void names_add(char *out, size_t cap, const sq_results_cell *c, int with_
 static sq_status summarise(const run *r, sq_status st)
 {
   sq_results *f = NULL;
-  char diverged[512] = "", failed[1024] = "", checkpoint[4200];
+  char diverged[512] = "", failed[1024] = "";
   int count[5] = {0}, kept = 0;
   const sq_status opened = sq_results_open(r->path, &f);
   if (opened != SQ_OK) return opened;
   for (int i = 0; i < sq_results_ncell(f); ++i) {
     const sq_results_cell *c = sq_results_cell_at(f, i);
     ++count[c->status];
-    sq_format(checkpoint, sizeof checkpoint, "%s/cell-%d", r->checkpoints, i);
-    kept +=
-        (c->status == SQ_CELL_WAITING || c->status == SQ_CELL_RUNNING) && sq_checkpoint_exists(checkpoint);
+    kept += (c->status == SQ_CELL_WAITING || c->status == SQ_CELL_RUNNING) && has_checkpoint(r, i);
     if (c->status == SQ_CELL_DIVERGED) names_add(diverged, sizeof diverged, c, 0);
     if (c->status == SQ_CELL_FAILED) names_add(failed, sizeof failed, c, 1);
   }

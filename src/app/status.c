@@ -9,13 +9,22 @@
 #include "sq/store.h"
 #include "sq/train.h"
 
+/* The seed, unless the label has it. */
+static void print_name(const sq_results *r, int cell)
+{
+  const sq_results_cell *c = sq_results_cell_at(r, cell);
+  printf("cell %d %s", cell, c->label);
+  if (strstr(c->label, " seed=") == NULL) printf(" (seed %llu)", (unsigned long long)c->seed);
+}
+
 static void print_running(const sq_results *r, int cell, const char *state)
 {
   const sq_results_cell *c = sq_results_cell_at(r, cell);
   sq_eval_record *e = NULL;
   int n = 0;
-  printf("  %-11s cell %d %s (seed %llu) on rank %d, %s", state, cell, c->label, (unsigned long long)c->seed,
-         c->rank, c->host);
+  printf("  %-11s ", state);
+  print_name(r, cell);
+  printf(" on rank %d, %s", c->rank, c->host);
   if (sq_results_history(r, cell, &e, &n) == SQ_OK && n > 0)
     printf(": step %ld, validation loss %.4g, %s %.4f\n", e[n - 1].step, e[n - 1].valid_loss, c->metric,
            e[n - 1].valid_metric);
@@ -29,9 +38,10 @@ static void print_cells(const sq_results *r, const char *running)
   for (int i = 0; i < sq_results_ncell(r); ++i) {
     const sq_results_cell *c = sq_results_cell_at(r, i);
     if (c->status == SQ_CELL_RUNNING) print_running(r, i, running);
-    if (c->status == SQ_CELL_DIVERGED || c->status == SQ_CELL_FAILED)
-      printf("  %-11s cell %d %s (seed %llu): %s\n", sq_cell_status_name(c->status), i, c->label,
-             (unsigned long long)c->seed, c->reason);
+    if (c->status != SQ_CELL_DIVERGED && c->status != SQ_CELL_FAILED) continue;
+    printf("  %-11s ", sq_cell_status_name(c->status));
+    print_name(r, i);
+    printf(": %s\n", c->reason);
   }
 }
 
@@ -53,10 +63,12 @@ static sq_status check(const sq_results *r, const char *path)
   int bad = 0, *damaged = sq_calloc((size_t)sq_results_ncell(r) + 1, sizeof *damaged, "list of cells");
   if (damaged == NULL) return SQ_ERR_MEMORY;
   sq_status st = sq_results_damaged(r, damaged, &bad);
-  for (int i = 0; st == SQ_OK && i < sq_results_ncell(r); ++i)
-    if (damaged[i])
-      printf("  %-11s cell %d %s (seed %llu): wrong checksum\n", "damaged", i,
-             sq_results_cell_at(r, i)->label, (unsigned long long)sq_results_cell_at(r, i)->seed);
+  for (int i = 0; st == SQ_OK && i < sq_results_ncell(r); ++i) {
+    if (!damaged[i]) continue;
+    printf("  %-11s ", "damaged");
+    print_name(r, i);
+    printf(": wrong checksum\n");
+  }
   if (bad > 0)
     st = sq_fail(
         SQ_ERR_CHECK,
@@ -72,8 +84,8 @@ static void free_names(char **name, int n)
   free(name);
 }
 
-/* A file of `operator`: one line on what it holds. */
-static sq_status print_operators(const char *path)
+/* One line on what `operator` has written into a file; nothing where it has not. */
+static sq_status print_operators(const char *path, const char *kind)
 {
   static const char root[] = "/operators/transition";
   sq_h5 *f = NULL;
@@ -81,6 +93,7 @@ static sq_status print_operators(const char *path)
   int nmodel = 0, nlayer = 0, all = 0;
   sq_status st;
   SQ_TRY(sq_h5_open(path, &f));
+  if (!sq_h5_exists(f, root)) goto done;
   SQ_TRY(sq_h5_list(f, root, &model, &nmodel));
   for (int i = 0; i < nmodel; ++i) {
     sq_format(group, sizeof group, "%s/%.400s", root, model[i]);
@@ -89,7 +102,7 @@ static sq_status print_operators(const char *path)
     free_names(layer, nlayer);
     layer = NULL;
   }
-  printf("%s: a file of `operator transition`: eigenvalues of %d layer%s of %d model%s:", path, all,
+  printf("%s: %s`operator transition`: eigenvalues of %d layer%s of %d model%s:", path, kind, all,
          all == 1 ? "" : "s", nmodel, nmodel == 1 ? "" : "s");
   for (int i = 0; i < nmodel; ++i) printf("%s %s", i > 0 ? "," : "", model[i]);
   printf("\n");
@@ -114,7 +127,7 @@ sq_status sq_app_status(int argc, char **argv)
   char who[512];
   sq_status st;
   SQ_TRY(sq_args_parse("status", argc, argv, NULL, 0, "RESULTS.h5", 1, 1, &file));
-  if (sq_h5_is_operator_file(file.v[0])) return print_operators(file.v[0]);
+  if (sq_h5_is_operator_file(file.v[0])) return print_operators(file.v[0], "a file of ");
   SQ_TRY(sq_results_open(file.v[0], &r));
   const int written = sq_store_is_written(file.v[0], who, sizeof who);
   const char *running = written ? "running" : "interrupted";
@@ -136,6 +149,7 @@ sq_status sq_app_status(int argc, char **argv)
   if (who[0] != '\0') printf("being written by %s\n", who);
   print_cells(r, running);
   print_segments(r);
+  if (!written) SQ_TRY(print_operators(file.v[0], ""));
   SQ_TRY(check(r, file.v[0]));
 done:
   sq_results_close(&r);

@@ -95,7 +95,7 @@ int sq_cfg_slot_find(const sq_cfg_schema *s, const char *path);  /* -1: none */
 int sq_cfg_is_section(const sq_cfg_schema *s, const char *path); /* some key starts with path + "." */
 /* Fails with: unknown key, and the closest known one. */
 sq_status sq_cfg_fail_unknown(const sq_cfg_schema *s, const char *where, const char *path);
-/* The word of "a|b|c" that is closest to s, copied to out, or NULL if none is close. */
+/* The word of "a|b|c" that is closest to s, or begins as s does, copied to out, or NULL if none is close. */
 const char *sq_cfg_closest(const char *words, const char *s, char out[SQ_CFG_SHOWN]);
 int sq_cfg_word_in(const char *words, const char *s);
 /* Values that select something: choices of the key, else those that owners name; NULL if anything goes. */

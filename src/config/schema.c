@@ -194,9 +194,16 @@ static int close_enough(int distance, const char *s)
   return distance <= (n / 3 > 2 ? n / 3 : 2) && distance < n;
 }
 
+/* One begins with the other ("mamba-lti", "mamba"), and three letters or more are the same. */
+static int begins_alike(const char *a, const char *b)
+{
+  const size_t n = strlen(a) < strlen(b) ? strlen(a) : strlen(b);
+  return n >= 3 && strncmp(a, b, n) == 0;
+}
+
 const char *sq_cfg_closest(const char *words, const char *s, char out[SQ_CFG_SHOWN])
 {
-  int best = 1000;
+  int best = 1000, alike = 0;
   if (strlen(s) >= SQ_CFG_SHOWN) return NULL;
   while (*words != '\0') {
     char word[SQ_CFG_SHOWN];
@@ -204,15 +211,16 @@ const char *sq_cfg_closest(const char *words, const char *s, char out[SQ_CFG_SHO
     if (w < sizeof word) {
       memcpy(word, words, w);
       word[w] = '\0';
-      const int d = sq_edit_distance(word, s);
-      if (d < best) {
+      const int d = sq_edit_distance(word, s), begins = begins_alike(word, s);
+      if (begins > alike || (begins == alike && d < best)) {
         best = d;
+        alike = begins;
         memcpy(out, word, w + 1);
       }
     }
     words += w + (words[w] == '|');
   }
-  return best < 1000 && close_enough(best, s) ? out : NULL;
+  return best < 1000 && (alike || close_enough(best, s)) ? out : NULL;
 }
 
 static const char *last_part(const char *path)

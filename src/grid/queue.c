@@ -24,11 +24,15 @@ sq_status sq_queue_create(sq_queue *q, int njob, const double *cost, const int *
     free(r);
     return SQ_ERR_MEMORY;
   }
+  int ordered = 1; /* as a grid of seeds is */
   for (int i = 0; i < njob; ++i) {
     SQ_ASSERT(cost[i] > 0);
-    if (skip == NULL || !skip[i]) r[q->n++] = (ranked){cost[i], i};
+    if (skip != NULL && skip[i]) continue;
+    r[q->n] = (ranked){cost[i], i};
+    ordered &= q->n == 0 || longest_first(&r[q->n - 1], &r[q->n]) < 0;
+    ++q->n;
   }
-  qsort(r, (size_t)q->n, sizeof *r, longest_first);
+  if (!ordered) qsort(r, (size_t)q->n, sizeof *r, longest_first);
   for (int i = 0; i < q->n; ++i) q->job[i] = r[i].job;
   free(r);
   return SQ_OK;

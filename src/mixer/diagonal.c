@@ -78,16 +78,22 @@ static sq_real *take_tape(const sq_mixer *m, sq_arena *a)
 }
 
 typedef struct {
-  sq_real *dh; /* (TOGETHER block + 2, K): a row on either side for the neighbouring blocks' */
+  sq_real *dh; /* (rows_together() + 2, K): a row on either side for the neighbouring blocks' */
   sq_real *dlambda_re, *dlambda_im; /* (P): sums over a block */
   sq_real *dD;                      /* (D) */
 } workspace;
+
+/* Most rows of the blocks that are taken at once. */
+static int rows_together(const sq_mixer *m)
+{
+  return sq_min(TOGETHER * m->block, m->head.dims.max_rows);
+}
 
 static workspace take_scratch(const sq_mixer *m, sq_arena *a)
 {
   const size_t P = (size_t)m->P;
   workspace w;
-  w.dh = SQ_TAKE(a, ((size_t)TOGETHER * (size_t)m->block + 2) * 2 * P, sq_real);
+  w.dh = SQ_TAKE(a, ((size_t)rows_together(m) + 2) * 2 * P, sq_real);
   w.dlambda_re = SQ_TAKE(a, P, sq_real);
   w.dlambda_im = SQ_TAKE(a, P, sq_real);
   w.dD = SQ_TAKE(a, (size_t)m->head.dims.D, sq_real);

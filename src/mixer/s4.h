@@ -30,6 +30,7 @@
 #include "mixer_impl.h"
 #include "sq/base.h"
 #include "sq/linalg.h"
+#include "sq/parallel.h"
 #include "sq/simd.h"
 
 enum {
@@ -50,6 +51,12 @@ struct sq_mixer {
   int nplan;                 /* 0: every length is convolved directly */
   int longest_direct;        /* longest sequence that is convolved directly */
 };
+
+/* Lanes that have a slice. */
+static inline int sq_s4_nlane(const sq_mixer *m)
+{
+  return sq_min(SQ_LANES, (m->head.dims.D + SQ_S4_SLICE - 1) / SQ_S4_SLICE);
+}
 
 /* Re lam of a stored Lambda_re, in the kernel and in the recurrence; NaN stays NaN. */
 static inline sq_real sq_s4_clamped(sq_real re)

@@ -9,7 +9,6 @@
 #include <string.h>
 
 #include "s4.h"
-#include "sq/parallel.h"
 
 /* ---- which way ------------------------------------------------------------------------------------------ */
 
@@ -246,7 +245,7 @@ static size_t lane_bytes(const sq_mixer *m)
 
 size_t sq_s4_conv_scratch(const sq_mixer *m)
 {
-  return SQ_LANES * lane_bytes(m);
+  return (size_t)sq_s4_nlane(m) * lane_bytes(m);
 }
 
 static int kernel_steps(const sq_mixer *m, const sq_fft *f)
@@ -460,7 +459,7 @@ void sq_s4_forward(const sq_mixer *m, const sq_real *theta, const sq_pass *p, co
 {
   lanes l = {.m = m, .theta = theta, .p = p, .u = u, .out = y, .scratch = scratch};
   (void)tape;
-  sq_parallel_blocks(SQ_LANES, run_lane, &l);
+  sq_parallel_blocks(sq_s4_nlane(m), run_lane, &l);
 }
 
 void sq_s4_backward(const sq_mixer *m, const sq_real *theta, const sq_pass *p, const sq_real *u,
@@ -468,5 +467,5 @@ void sq_s4_backward(const sq_mixer *m, const sq_real *theta, const sq_pass *p, c
 {
   lanes l = {m, theta, p, u, dy, du, dtheta, scratch};
   (void)tape;
-  sq_parallel_blocks(SQ_LANES, run_lane, &l);
+  sq_parallel_blocks(sq_s4_nlane(m), run_lane, &l);
 }

@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "s4.h"
-#include "sq/parallel.h"
 
 enum {
   BLOCK = 256, /* frequencies */
@@ -61,7 +60,7 @@ static size_t lane_bytes(const sq_mixer *m)
 
 size_t sq_s4_kernel_scratch(const sq_mixer *m)
 {
-  return SQ_LANES * lane_bytes(m);
+  return (size_t)sq_s4_nlane(m) * lane_bytes(m);
 }
 
 /* Of derive(): 22 for each state and frequency (loop `cauchy`). */
@@ -399,7 +398,7 @@ static void run_lane(void *ctx, int lane)
 void sq_s4_derive(const sq_mixer *m, const sq_real *theta, sq_real *derived, void *scratch)
 {
   lanes l = {.m = m, .theta = theta, .out = derived, .scratch = scratch};
-  sq_parallel_blocks(SQ_LANES, run_lane, &l);
+  sq_parallel_blocks(sq_s4_nlane(m), run_lane, &l);
 }
 
 void sq_s4_derive_back(const sq_mixer *m, const sq_real *theta, const sq_real *derived,
@@ -407,5 +406,5 @@ void sq_s4_derive_back(const sq_mixer *m, const sq_real *theta, const sq_real *d
 {
   lanes l = {m, theta, dderived, dtheta, scratch};
   (void)derived;
-  sq_parallel_blocks(SQ_LANES, run_lane, &l);
+  sq_parallel_blocks(sq_s4_nlane(m), run_lane, &l);
 }

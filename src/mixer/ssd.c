@@ -72,7 +72,8 @@ sq_ssd_work sq_ssd_take(sq_arena *a, int chunk, int T, int H, int hd, int N)
   const size_t h = (size_t)H, n = (size_t)N, E = h * (size_t)hd;
   const size_t states = T > chunk ? (size_t)((T - 1) / chunk) : 0;
   sq_ssd_work w = {0};
-  for (int l = 0; l < SQ_LANES; ++l) w.lane[l] = take_lane(a, (size_t)chunk, h, E, n);
+  for (int l = 0; l < sq_min(SQ_LANES, (T + chunk - 1) / chunk); ++l)
+    w.lane[l] = take_lane(a, (size_t)chunk, h, E, n);
   w.S = SQ_TAKE(a, states * n * E, sq_real);
   w.dS = SQ_TAKE(a, states * n * E, sq_real);
   w.across = SQ_TAKE(a, (states + 1) * h, sq_real);

@@ -1,6 +1,5 @@
 /* src/store/h5lib.c: HDF5 made quiet, and small helpers for files written and read elsewhere in the store. */
 #include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,10 +37,7 @@ void sq_hdf5_init(void)
   setenv("HDF5_USE_FILE_LOCKING", "FALSE", 1);
   H5open();
   H5Eset_auto2(H5E_DEFAULT, note_failure, NULL);
-  struct sigaction now;
-  if (sigaction(SIGXFSZ, NULL, &now) == 0 && now.sa_handler == SIG_DFL)
-    signal(SIGXFSZ, SIG_IGN); /* a write beyond `ulimit -f` is an error to report, not a reason to die */
-  H5PLset_loading_state(0);   /* an untrusted file must not choose code to load */
+  H5PLset_loading_state(0); /* an untrusted file must not choose code to load */
 }
 
 #define CAUSE 400

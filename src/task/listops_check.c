@@ -1,18 +1,42 @@
 /* src/task/listops_check.c: what is in the files of a ListOps folder, for people. */
+#include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
+#include "files.h"
 #include "listops_impl.h"
+#include "sha256.h"
 #include "sq/base.h"
 
 enum { CHECK_TOKENS = 2048 }; /* dataset.max_tokens */
 
-static void print_rows(const listops_set *s, FILE *out)
+static sq_status checksum(const char *dir, const char *name, char hex[65])
 {
-  fprintf(out, "%-16s %8s %8s %8s %8s %8s %8s\n", "file", "rows", "shortest", "mean", "longest", "cut",
-          "nesting");
+  char path[SQ_PATH_MAX], piece[1 << 16];
+  sq_sha256 sum;
+  size_t n;
+  sq_status st = sq_path_join(path, dir, name);
+  FILE *f = st == SQ_OK ? fopen(path, "rb") : NULL;
+  if (st != SQ_OK) return st;
+  if (f == NULL) return sq_fail(SQ_ERR_DATA, "%s: cannot be opened: %s", path, strerror(errno));
+  sq_sha256_init(&sum);
+  while ((n = fread(piece, 1, sizeof piece, f)) > 0) sq_sha256_add(&sum, piece, n);
+  if (ferror(f)) st = sq_fail(SQ_ERR_DATA, "%s: cannot be read: %s", path, strerror(errno));
+  fclose(f);
+  sq_sha256_hex(&sum, hex);
+  return st;
+}
+
+static sq_status print_rows(const char *dir, const listops_set *s, FILE *out)
+{
+  sq_status st = SQ_OK;
+  fprintf(out, "%-16s %8s %8s %8s %8s %8s %8s  %s\n", "file", "rows", "shortest", "mean", "longest", "cut",
+          "nesting", "SHA-256");
   for (int k = 0; k < SQ_NSPLIT; ++k) {
     size_t lo = SIZE_MAX, hi = 0, cut = 0;
+    char hex[65];
     int nest = 0;
+    SQ_TRY(checksum(dir, sq_listops_file[k], hex));
     for (size_t i = s->first[k]; i < s->first[k + 1]; ++i) {
       const size_t n = s->off[i + 1] - s->off[i];
       const int d = sq_listops_nesting(s->code + s->off[i], n);
@@ -22,10 +46,12 @@ static void print_rows(const listops_set *s, FILE *out)
       nest = d > nest ? d : nest;
     }
     const size_t rows = s->first[k + 1] - s->first[k];
-    fprintf(out, "%-16s %8zu %8zu %8.1f %8zu %8zu %8d\n", sq_listops_file[k], rows, lo,
-            (double)(s->off[s->first[k + 1]] - s->off[s->first[k]]) / (double)rows, hi, cut, nest);
+    fprintf(out, "%-16s %8zu %8zu %8.1f %8zu %8zu %8d  %s\n", sq_listops_file[k], rows, lo,
+            (double)(s->off[s->first[k + 1]] - s->off[s->first[k]]) / (double)rows, hi, cut, nest, hex);
   }
   fprintf(out, "lengths are tokens without parentheses; cut: longer than %d tokens\n\n", CHECK_TOKENS - 1);
+done:
+  return st;
 }
 
 static void print_targets(const listops_set *s, FILE *out)
@@ -72,7 +98,7 @@ sq_status sq_listops_check(const char *dir, FILE *out)
   SQ_TRY(sq_listops_find_dir(dir, found, sizeof found));
   SQ_TRY(sq_listops_read(found, all, &s));
   fprintf(out, "%s\n\n", found);
-  print_rows(&s, out);
+  SQ_TRY(print_rows(found, &s, out));
   print_targets(&s, out);
   print_vocabulary(&s, out);
   SQ_TRY(sq_listops_create(&s, CHECK_TOKENS, CHECK_TOKENS, &t));

@@ -60,7 +60,10 @@ static sq_status train_check(const sq_config *c)
     return sq_fail(SQ_ERR_USAGE, "train.total_steps: required key is missing; give it or train.num_epochs");
   }
   if (epochs && steps)
-    return sq_fail(SQ_ERR_USAGE, "train.total_steps: given with train.num_epochs; expected one of them");
+    return sq_fail(SQ_ERR_USAGE,
+                   "train.total_steps: given with train.num_epochs; expected one of them, and null for the "
+                   "other: --set train.num_epochs=null counts in steps, --set train.total_steps=null in "
+                   "epochs");
   if (sq_config_count(c, "train.betas") != 2) {
     return sq_fail(SQ_ERR_USAGE, "train.betas: %d numbers; expected two, as in [0.9, 0.999]",
                    sq_config_count(c, "train.betas"));

@@ -59,9 +59,10 @@ od -An -v -t d4 -w4 "$data/gpt2/wikitext-test-head.ids.i32" | tr -d ' ' | cmp -s
 
 task=listops
 check $task
-has 'basic_train.tsv 1000 502 1031.7 1992 0 9$'
-has 'basic_val.tsv 200 505 1054.4 1994 0 9$'
-has 'basic_test.tsv 200 517 1028.9 1993 0 9$'
+sums listops basic_train.tsv basic_val.tsv basic_test.tsv
+has 'basic_train.tsv 1000 502 1031.7 1992 0 9 '
+has 'basic_val.tsv 200 505 1054.4 1994 0 9 '
+has 'basic_test.tsv 200 517 1028.9 1993 0 9 '
 has 'basic_train.tsv 173 97 82 84 86 75 73 86 83 161 17.3%$'
 has 'basic_val.tsv 39 16 22 10 23 14 7 11 16 42 '
 has 'basic_test.tsv 26 25 9 19 20 13 15 8 26 39 '

@@ -170,7 +170,9 @@ expect 0 -- ranks 2 "$program" operator transition "$config" $run --weights trai
 [ -L link.h5 ] || fail "a link to the results file was replaced"
 h5ls -r trained.h5 | grep -q '/operators/transition/mqar-s4/layer0/lambda' || fail "the group was not added"
 h5diff trained.h5 before.h5 /cells /cells >/dev/null || fail "/cells changed"
-"$program" status trained.h5 >/dev/null || fail "the file is no results file any more"
+"$program" status trained.h5 >out.txt || fail "the file is no results file any more"
+grep -qx 'trained.h5: `operator transition`: eigenvalues of 1 layer of 1 model: mqar-s4' out.txt || fail "status hides what was added: $(cat out.txt)"
+"$program" status before.h5 | grep -q operator && fail "status finds an operator where none is"
 
 # values that are not finite: never certified, stored, exit status 1
 cp before.h5 wild.h5

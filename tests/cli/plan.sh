@@ -45,22 +45,24 @@ done
 expect 75 -- "$s" run long.json --out long.h5 --resume --time-limit 2
 grep -qE '^checkpoints: [0-9]+ written, of [0-9.]+ .?B and in [0-9.e-]+ s on average, [0-9.e+-]+ % of the time$' out.txt || fail "checkpoints: $(cat out.txt)"
 
-# ---- memory: growth over what a very small cell takes.  Shards coupled by BatchNorm: fewer than a batch of 16 has, uneven ones,
+# ---- memory: growth over a very small cell, beside what is planned for it.  Shards coupled by BatchNorm: fewer than a batch of 16 has, uneven ones,
 # fewer examples than the batch, larger evaluations.
 if ! ldd "$s" | grep -q asan; then
   peak() { h5dump -d /cells/run_peak_bytes -y -w 1 "$1" | sed -n '/DATA {/,/}/p' | grep -oE '[0-9.]+e?\+?[0-9]*' | head -1; }
   sed 's/"_name_":"mqar","input_seq_length":32,"num_kv_pairs":4/"_name_":"lag_copy","input_seq_length":32/; s/"layer":"s4"/"layer":"lru"/' s4.json >lag.json
   expect 0 -- "$s" run lag.json --out small.h5 --quiet
+  plan lag.json --rate 1 --ranks 1
+  small=$(number plan.json memory_bytes_rank)
   large="--set model.hidden_dim=192 --set dataset.input_seq_length=512 --set analysis.batch_size=2 --set analysis.hankel_samples=1 --set analysis.memory_samples=1
     --set train.total_steps=1 --set train.eval_every=1 --set dataset.num_valid=4 --set dataset.num_test=4"
   for batch in "train.batch_size=3" "train.batch_size=20" "train.batch_size=16 --set dataset.num_train=5" "train.batch_size=3 --set train.eval_batch_size=16"; do
     plan lag.json --rate 1 --ranks 1 $large --set $batch
     rm -f large.h5
     expect 0 -- "$s" run lag.json --out large.h5 --quiet $large --set $batch
-    python3 - "$(peak small.h5)" "$(peak large.h5)" "$(number plan.json memory_bytes_rank)" <<'END' || fail "memory with $batch"
+    python3 - "$(peak small.h5)" "$(peak large.h5)" "$small" "$(number plan.json memory_bytes_rank)" <<'END' || fail "memory with $batch"
 import sys
-small, large, planned = map(float, sys.argv[1:])
-grown = large - small
+small, large, planned_small, planned_large = map(float, sys.argv[1:])
+grown, planned = large - small, planned_large - planned_small
 print("grew by %.1f MB, planned %.1f MB" % (grown / 1e6, planned / 1e6))
 sys.exit(not abs(planned - grown) <= 0.1 * planned + 2e6)
 END
@@ -101,12 +103,18 @@ assert p["starts"] in (math.ceil(cell / useful), math.ceil(cell / (useful - 2 * 
 END
 expect 2 'plan: --time-limit=2: .* no cell gets on' -- "$s" plan equal.json --rate 1 --time-limit 2
 expect 2 'plan: --ranks=4,x: expected an integer' -- "$s" plan equal.json --ranks 4,x
+for ranks in 1, 1,,2 ,1 ,; do
+  expect 2 "plan: --ranks=$ranks: expected an integer" -- "$s" plan equal.json --ranks $ranks
+done
 expect 2 'plan: --node=48: expected CORES:GB' -- "$s" plan equal.json --node 48
 
 # ---- the job
 expect 0 -- "$s" plan equal.json --rate 1 --ranks 6 --node 4:192 --time-limit 7200
 grep -qE '^sbatch --nodes=2 --ntasks=6 --ntasks-per-node=4 --cpus-per-task=1 --mem-per-cpu=[0-9]+M --time=0[012]:[0-9]{2}:00 .*exec jobs/slurm-run.sh equal.json [a-z]+.h5"$' out.txt ||
   fail "sbatch: $(cat out.txt)"
-expect 0 -- "$s" plan equal.json --rate 1 --ranks 6 --node 4:0.0001
-grep -q '0 ranks on 4 cores' out.txt || fail "a node that is too small: $(cat out.txt)"
+for node in 4:1e-9 4:0.0001 4:0.036; do
+  expect 2 "plan: --node=$node: no rank fits: the largest cell needs [0-9.]+ MB of memory, the program 35.0 MB" -- \
+    "$s" plan equal.json --rate 1 --ranks 6 --node $node
+done
+expect 2 'plan: --node=4:192: a rank has 8 threads, this node 4 cores' -- "$s" plan equal.json --rate 1 --threads 8 --node 4:192
 finish

@@ -104,6 +104,12 @@ for n in 1 2 3; do
 done
 unset SQ_PRELOAD_FULL SQ_PRELOAD_DIR
 
+# A limit on the size of files, which MPI meets before the results file does: one line, and no signal's end.
+for n in 1 2; do
+  # shellcheck disable=SC2016
+  expect 4 "limit$n.h5: no room for its .*: File too large" -- ranks $n sh -c 'ulimit -f 100; exec "$@"' sh "$s" run tiny.json --out limit$n.h5 --quiet
+done
+
 # File systems that are known for trouble.
 trouble() { env LD_PRELOAD="$preload" SQ_PRELOAD_STATFS="$1" "$s" doctor --dir . >out.txt 2>&1; }
 trouble 0x6969

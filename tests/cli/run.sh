@@ -80,6 +80,7 @@ with open("hurt.h5", "r+b") as f:
     f.seek(at); b = f.read(1); f.seek(at); f.write(bytes([b[0] ^ 1]))
 PY
   expect 1 'hurt.h5: 1 finished cell with a wrong checksum' -- "$s" status hurt.h5
+  [ "$(grep -c 'damaged .*seed.*seed' out.txt)" = 0 ] && grep -q 'damaged .* seed=[123]: wrong checksum' out.txt || fail "the seed, once: $(cat out.txt)"
   grep -q '^  damaged *cell 4 linear' out.txt || fail "status does not name the damaged cell: $(cat out.txt)"
   expect 1 'hurt.h5: 1 damaged cell' -- "$s" report hurt.h5
   [ "$(grep -c '^Warning: damaged.*cell 4, linear' out.txt)" = 3 ] || fail "report does not name the damaged cell"

@@ -31,7 +31,10 @@ grep -q '^seqspectra: stopped (SIGTERM): [1-5] of 6 cells done, [1-5] left, [0-5
   fail "SIGTERM: $(cat term.txt)"
 [ -e term.h5.lock ] && fail "a stopped run has left its lock"
 [ "$(status_count term.h5 running)" = 0 ] || fail "a stopped cell is still marked as running"
-expect 0 -- ranks 2 "$s" run tiny.json --out term.h5 --quiet --resume
+expect 0 -- ranks 2 "$s" run tiny.json --out term.h5 --resume
+counts=$(sed -n 's/.*: \([1-5]\) of 6 cells done, \([1-5]\) left, \([0-5]\) of them.*/\1 \3 \2/p' term.txt)
+resumed=$(sed -n 's/^resumed: \([0-9]*\) done before, \([0-9]*\) goe*s* on from a checkpoint, \([0-9]*\) begins* at step 0$/\1 \2 \3/p' out.txt | awk '{print $1, $2, $2 + $3}')
+[ -n "$resumed" ] && [ "$resumed" = "$counts" ] || fail "resumed: \"$resumed\" (done, from a checkpoint, left), stopped with \"$counts\": $(head -3 out.txt)"
 same_numbers whole.h5 term.h5
 
 # By a signal to one rank of three: all stop.

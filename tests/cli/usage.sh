@@ -29,6 +29,9 @@ expect 2 'analyze --factors is reserved' -- "$s" analyze --factors dump.h5
 expect 2 'analyze: --cell 99' -- "$s" analyze tiny.json --weights w.h5 --cell 99
 expect 2 'operator hankel is reserved' -- "$s" operator hankel tiny.json
 expect 2 'version: unexpected "now"' -- "$s" version now
+expect 2 'train.total_steps: given with train.num_epochs; .*--set train.num_epochs=null counts in steps' -- "$s" plan tiny.json --set train.num_epochs=2
+expect 0 -- "$s" plan tiny.json --rate 1 --set train.num_epochs=2 --set train.total_steps=null
+expect 2 'model.layer: is "mamba-lti".*did you mean "mamba"' -- "$s" plan softmax.json --set model.layer=mamba-lti
 expect 2 'help: unknown command "rum".*did you mean run' -- "$s" help rum
 expect 2 'doctor: unknown option --dri \(did you mean --dir\?\)' -- "$s" doctor --dri .
 expect 2 'run: unknown option --rezume' -- ranks 2 "$s" run tiny.json --rezume
