@@ -38,6 +38,11 @@ ranks() { # ranks N COMMAND...: under the launcher, quiet where it is Open MPI's
   "$mpiexec" $quiet -n "$n" "$@"
 }
 
+preload=$SQ_BIN/tests/libsq_preload.so # see tests/preload.c
+export ASAN_OPTIONS=${ASAN_OPTIONS:+$ASAN_OPTIONS:}verify_asan_link_order=0
+# shellcheck disable=SC2016
+preloaded_ranks() { ranks "$1" sh -c 'LD_PRELOAD=$0 exec "$@"' "$preload" "${@:2}"; } # the ranks, not their launcher
+
 # The numbers of two results files are the same, bit for bit; what depends on the run is left out, and /cell, whose list of
 # references h5diff compares with the undefined bytes between its members.
 same_numbers() {
