@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""tests/chaos.py [--rounds N] [--seed S] [--kinds KIND...] [--verbose]: runs that are hit at random moments, continued until they are done.
+"""tests/chaos.py [--rounds N] [--seed S] [--kinds KIND...] [--teams] [--verbose]: runs that are hit at random moments, continued until they are done.
 
 Each round is one results file.  Its run is started on 1 to 4 ranks and hit by one of: SIGKILL of a rank, of mpirun or of all;
 SIGTERM or SIGUSR1 to a rank or to mpirun; SIGSTOP and SIGCONT; a time limit; a disk that is full for a while; and, between two
 starts, a truncated or changed newest checkpoint.  --resume goes on with another number of ranks.  At the end the file must equal
 that of an uninterrupted run, bit for bit; no cell that was done may be run again or change; nothing may hang.
+--teams: all ranks of a start, 1, 2 or 4 with 1 or 2 threads, are one team, whose gradients are long enough to be summed in the
+background, and hits come while a cell is trained; kill-member leaves the first rank alone.
 
 Finds the program in $SQ_BIN, mpiexec in $SQ_MPIEXEC.  The last line counts rounds, hits, lost cells, differences.  Exit 77: skipped."""
 
@@ -55,16 +57,21 @@ MODELS = {
     "s4": dict(LTI, layer="s4"),
     "lru": dict(LTI, layer="lru", r_min=0.9, r_max=0.99),
 }
+# Long vectors in several stretches; sums over the shards coupled in one, not in the other.
+TEAM_MODELS = {
+    "softmax": dict(MODELS["softmax"], num_layers=4, hidden_dim=64, state_dim=64),
+    "s4": dict(MODELS["s4"], hidden_dim=112),
+}
 
 
-def write_grid(folder):
-    for name, model in MODELS.items():
+def write_grid(folder, models):
+    for name, model in models.items():
         train = dict(TRAIN, ssm_lr=0.001) if name in ("s4", "lru") else TRAIN
         with open(os.path.join(folder, name + ".json"), "w") as f:
             json.dump({"dataset": MQAR, "train": train, "model": model}, f)
     grid = os.path.join(folder, "grid.json")
     with open(grid, "w") as f:
-        json.dump({"name": "chaos", "base": [name + ".json" for name in MODELS], "seed": 1,
+        json.dump({"name": "chaos", "base": [name + ".json" for name in models], "seed": 1,
                    "analysis": {"batch_size": 4, "snapshots": 2, "hankel_samples": 1, "memory_samples": 1},
                    "run": {"checkpoint_minutes": 0.0015, "save_weights": True}}, f)  # a checkpoint every 0.09 s
     return grid
@@ -101,6 +108,21 @@ class Run:
             except OSError:
                 continue
         return sorted(found)
+
+    def rank_of(self, pid):
+        """In the job, by what the launcher has told it."""
+        try:
+            with open(f"/proc/{pid}/environ", "rb") as f:
+                told = dict(v.partition(b"=")[::2] for v in f.read().split(b"\0"))
+            return int(told.get(b"OMPI_COMM_WORLD_RANK", told.get(b"PMI_RANK", b"0")))
+        except OSError:
+            return 0
+
+    def wait_for_training(self):
+        """Until the first checkpoint is there or the run is over."""
+        folder = self.out + ".ckpt"
+        while self.p.poll() is None and not (os.path.isdir(folder) and os.listdir(folder)):
+            time.sleep(0.01)
 
     def wait(self, seconds):
         try:
@@ -164,14 +186,17 @@ def catches(pid, sig):
 class Chaos:
     KINDS = ["kill-rank", "kill-rank", "kill-mpirun", "kill-all", "term-rank", "term-mpirun", "usr1-rank", "usr1-mpirun",
              "stop-cont", "time-limit", "full-disk", "truncate", "flip"]
+    TEAM_KINDS = ["kill-member", "kill-member", "kill-member", "kill-rank", "term-rank", "usr1-rank", "stop-cont", "full-disk"]
 
-    def __init__(self, folder, verbose):
-        self.folder, self.verbose = folder, verbose
-        self.grid = write_grid(folder)
+    def __init__(self, folder, verbose, teams):
+        self.folder, self.verbose, self.teams = folder, verbose, teams
+        if teams:
+            self.KINDS = self.TEAM_KINDS
+        self.grid = write_grid(folder, TEAM_MODELS if teams else MODELS)
         self.flag = os.path.join(folder, "full")
         self.openmpi = b"open" in subprocess.run([MPIEXEC, "--version"], capture_output=True).stdout.lower()
         self.env = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1", OMPI_MCA_rmaps_base_oversubscribe="1",
-                        OMPI_MCA_hwloc_base_binding_policy="none", OMPI_MCA_mpi_yield_when_idle="1", TMPDIR=folder,
+                        OMPI_MCA_hwloc_base_binding_policy="none", OMPI_MCA_mpi_yield_when_idle="1", OMP_WAIT_POLICY="passive", TMPDIR=folder,
                         OMPI_MCA_btl_vader_backing_directory=folder)  # what a killed run leaves goes with the folder
         if not self.openmpi:  # Hydra passes no signals on
             self.KINDS = [k for k in self.KINDS if not k.endswith("-mpirun")]
@@ -235,6 +260,9 @@ class Chaos:
         if kind in ("kill-rank", "truncate", "flip"):
             ranks = run.ranks()
             return self.kill([rng.choice(ranks)]) if ranks else False
+        if kind == "kill-member":
+            members = [p for p in run.ranks() if run.rank_of(p) > 0]
+            return self.kill([rng.choice(members)]) if members else False
         if kind == "kill-mpirun":
             return self.kill([run.p.pid]) if run.p.poll() is None else False
         if kind == "kill-all":
@@ -299,11 +327,15 @@ class Chaos:
 
     def one_start(self, rng, out, kind, done):
         """Whether the program itself said that all is done: a run that is killed after its last cell leaves the tidying to the next."""
-        ranks = rng.randint(1, 4)
+        ranks = rng.choice([2, 4] if kind == "kill-member" else [1, 2, 4]) if self.teams else rng.randint(1, 4)
         delay = rng.uniform(0, 1.2 * self.whole_s)
         more = ["--time-limit", f"{max(1.0, delay):.2f}"] if kind == "time-limit" else []
+        if self.teams:
+            more += ["--team", str(ranks), "--threads", rng.choice("12")]
         run = self.start(out, ranks, more)
         try:
+            if self.teams and kind:
+                run.wait_for_training()
             right, hit = {0}, False
             if kind == "time-limit":
                 right, hit = {0, STOPPED}, run.end() == STOPPED
@@ -320,8 +352,10 @@ class Chaos:
                     self.refused += 1
                 elif code != 0:
                     raise Failure(f"a start right after mpirun was killed: status {code}: {text}")
+            struck = time.monotonic()
             code = run.end()
-            self.say(f"{ranks} ranks, {kind or 'no hit'} {'' if hit else '(too late) ' if kind else ''}after {delay:.2f} s: status {code}")
+            self.say(f"{ranks} ranks, {kind or 'no hit'} {'' if hit else '(too late) ' if kind else ''}after {delay:.2f} s: status {code}, "
+                     f"{time.monotonic() - struck:.1f} s later")
             text = run.text()
             self.fallbacks += text.count("the one before is taken")
             if right is not None and code not in right:
@@ -360,18 +394,19 @@ def main():
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     a.add_argument("--rounds", type=int, default=20)
     a.add_argument("--seed", type=int, default=1, help="of the first round; the others follow")
-    a.add_argument("--kinds", nargs="+", choices=sorted(set(Chaos.KINDS)), help="only these")
+    a.add_argument("--kinds", nargs="+", choices=sorted(set(Chaos.KINDS + Chaos.TEAM_KINDS)), help="only these")
+    a.add_argument("--teams", action="store_true", help="teams of 1, 2 and 4 ranks")
     a.add_argument("--verbose", action="store_true")
     o = a.parse_args()
     folder = os.path.realpath(tempfile.mkdtemp(prefix="sqc"))
     failed = rounds = 0
     begin = time.monotonic()
     try:
-        chaos = Chaos(folder, o.verbose)
+        chaos = Chaos(folder, o.verbose, o.teams)
         if o.kinds:
             chaos.KINDS = o.kinds
         chaos.reference()
-        print(f"{len(MODELS)} cells, uninterrupted {chaos.whole_s:.1f} s on one rank; rounds {o.seed} to {o.seed + o.rounds - 1}", flush=True)
+        print(f"{len(TEAM_MODELS if o.teams else MODELS)} cells, uninterrupted {chaos.whole_s:.1f} s on one rank; rounds {o.seed} to {o.seed + o.rounds - 1}", flush=True)
         for seed in range(o.seed, o.seed + o.rounds):
             before = chaos.lost + chaos.differences
             try:

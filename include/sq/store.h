@@ -134,8 +134,8 @@ sq_status sq_store_create(MPI_Comm comm, const char *path, const sq_store_plan *
    From create or resume to close rank 0 holds PATH.lock: a small text that names host, process, batch job and start, and
    changes every few seconds as a sign of life. */
 sq_status sq_store_resume(MPI_Comm comm, const char *path, const sq_store_plan *p, sq_store **s);
-/* Collective; after a rank died do not call it.  After a write that failed the file is left open on all ranks: see
-   sq_hdf5_write_failed(). */
+/* Collective; after a rank died do not call it.  SQ_ERR_IO if the last write of a rank has failed; the file is then left open
+   on all ranks: see sq_hdf5_write_failed(). */
 sq_status sq_store_close(sq_store **s);
 /* Rank 0: another run has taken the file over, since this one's lock was removed or gave no sign of life for long; stop
    writing.  0 on the other ranks. */
@@ -250,6 +250,7 @@ sq_status sq_h5_use_axes(sq_h5 *f, const char *path, int ndim, const char *const
 /* A readable file with /operators and no cells: as `operator` writes it by itself. */
 int sq_h5_is_operator_file(const char *path);
 const char *sq_hdf5_version(void);
-/* HDF5 could not write or close something in this process.  Its own end, which MPI_Finalize starts, then crashes or waits for
-   ranks that do not come: end by _exit. */
+/* HDF5 could not write, the last time that it tried, or close something in this process.  Its own end, which MPI_Finalize
+   starts, then crashes or waits for ranks that do not come: end by _exit, with a status that is not 0, which launchers take
+   for a crash. */
 int sq_hdf5_write_failed(void);

@@ -138,16 +138,21 @@ static sq_status check_memory(const run *r)
   return sq_cells_check_memory(r->cells, nlocal, r->team < nlocal ? r->team : nlocal);
 }
 
-/* Ranks bound to one core each, as mpirun does by itself, have their threads take turns. */
+/* Ranks bound to one core each, as mpirun does by itself, have their threads take turns; so do ranks that share cores, and
+ * OpenMP's threads wait for each other in loops (two ranks on two cores: 37 s with two threads each, 3 s with one). */
 static void check_cores(const run *r)
 {
-  const int cores = sq_cpu_count();
+  const int cores = sq_cpu_count(), machine = (int)sysconf(_SC_NPROCESSORS_ONLN), nlocal = sq_ranks_here();
   if (r->cells->threads <= 1) return;
   if (!sq_parallel_available())
     sq_warn("this program was built without OpenMP: one thread a rank instead of %d", r->cells->threads);
   else if (cores < r->cells->threads)
     sq_warn("%d threads a rank, but a rank may use %d core%s: mpirun --map-by slot:PE=%d gives it more",
             r->cells->threads, cores, cores == 1 ? "" : "s", r->cells->threads);
+  else if (nlocal * r->cells->threads > machine)
+    sq_warn("%d ranks of %d threads share the %d core%s of this machine: fewer threads are faster, or say "
+            "OMP_WAIT_POLICY=passive",
+            nlocal, r->cells->threads, machine, machine == 1 ? "" : "s");
 }
 
 static sq_status check_data_of(const run *r, int i)

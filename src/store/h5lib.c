@@ -7,13 +7,13 @@
 
 #include "store_impl.h"
 
-static int write_failed; /* in the library, which is the process's as well */
+static int write_failed, close_failed; /* in the library, which is the process's as well */
 
 static herr_t look_for_write(unsigned n, const H5E_error2_t *e, void *unused)
 {
   (void)n, (void)unused;
-  if (e->min_num == H5E_WRITEERROR || e->min_num == H5E_CANTFLUSH || e->min_num == H5E_CLOSEERROR)
-    write_failed = 1;
+  if (e->min_num == H5E_WRITEERROR) write_failed = 1;
+  if (e->min_num == H5E_CANTFLUSH || e->min_num == H5E_CLOSEERROR) close_failed = 1;
   return 0;
 }
 
@@ -25,7 +25,12 @@ static herr_t note_failure(hid_t stack, void *unused)
 
 int sq_hdf5_write_failed(void)
 {
-  return write_failed;
+  return write_failed || close_failed;
+}
+
+void sq_hdf5_write_worked(void)
+{
+  write_failed = 0;
 }
 
 void sq_hdf5_init(void)

@@ -1,4 +1,5 @@
 /* src/store/results.c: reading a results file, finished or in the making.  Serial. */
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -168,22 +169,20 @@ static sq_status load_segment_text(sq_results *r, int column)
   return fine ? SQ_OK : sq_fail(SQ_ERR_DATA, "%s: %s is missing or damaged", r->file->path, path);
 }
 
-static sq_status load_segment_counts(sq_results *r, int column)
+static void set_segment_number(sq_segment *g, int column, double v)
 {
-  char path[64];
-  int64_t *v;
-  int ndim;
-  size_t dim[8];
-  sq_format(path, sizeof path, "/segments/%s", sq_segment_columns[column].name);
-  const sq_status st = sq_h5_read_int(r->h5, path, &v, &ndim, dim);
-  if (st != SQ_OK) return st;
-  for (size_t k = 0; ndim == 1 && k < dim[0] && k < SQ_MAX_SEGMENTS; ++k)
-    *(column == SQ_S_RANKS ? &r->segment[k].ranks : &r->segment[k].threads) = (int)v[k];
-  free(v);
-  return SQ_OK;
+  const int count = fabs(v) <= INT_MAX ? (int)v : 0;
+  switch (column) {
+  case SQ_S_RANKS: g->ranks = count; break;
+  case SQ_S_THREADS: g->threads = count; break;
+  case SQ_S_DATA: g->data_s = v; break;
+  case SQ_S_FIRST_STEP: g->first_step_s = v; break;
+  default: break;
+  }
 }
 
-static sq_status load_segment_times(sq_results *r, int column)
+/* Segments that a damaged column lacks have no number. */
+static sq_status load_segment_numbers(sq_results *r, int column)
 {
   char path[64];
   double *v;
@@ -193,8 +192,7 @@ static sq_status load_segment_times(sq_results *r, int column)
   const sq_status st = sq_h5_read(r->h5, path, &v, &ndim, dim);
   if (st != SQ_OK) return st;
   for (size_t k = 0; k < SQ_MAX_SEGMENTS; ++k)
-    *(column == SQ_S_DATA ? &r->segment[k].data_s : &r->segment[k].first_step_s) =
-        ndim == 1 && k < dim[0] ? v[k] : NAN;
+    set_segment_number(&r->segment[k], column, ndim == 1 && k < dim[0] ? v[k] : NAN);
   free(v);
   return SQ_OK;
 }
@@ -203,8 +201,7 @@ static sq_status load_segments(sq_results *r)
 {
   sq_status st = SQ_OK;
   for (int i = 0; i < SQ_S_RANKS; ++i) SQ_TRY(load_segment_text(r, i));
-  for (int i = SQ_S_RANKS; i < SQ_S_DATA; ++i) SQ_TRY(load_segment_counts(r, i));
-  for (int i = SQ_S_DATA; i < SQ_NSEGMENT; ++i) SQ_TRY(load_segment_times(r, i));
+  for (int i = SQ_S_RANKS; i < SQ_NSEGMENT; ++i) SQ_TRY(load_segment_numbers(r, i));
   while (r->nsegment < SQ_MAX_SEGMENTS && r->segment[r->nsegment].time[0] != '\0') r->nsegment++;
 done:
   return st;

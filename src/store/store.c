@@ -18,7 +18,7 @@ struct sq_store {
   MPI_Comm comm;
   sq_lock *lock; /* rank 0, until it is closed; else NULL */
   sq_layout file;
-  int failed; /* a write of this process has failed: see sq_store_close */
+  int failed; /* the last write of this process has failed: see sq_store_close */
   int segment;
   unsigned char *status; /* (ncell) as of create or resume */
   int *group;            /* (plan's ngroup) place in file.group */
@@ -42,7 +42,10 @@ static sq_status refused(sq_store *s, const char *what)
 static sq_status put(sq_store *s, hid_t d, const char *what, hid_t mem, const hsize_t *start,
                      const hsize_t *count, const void *data)
 {
-  return sq_layout_write(d, mem, start, count, data) >= 0 ? SQ_OK : refused(s, what);
+  if (sq_layout_write(d, mem, start, count, data) < 0) return refused(s, what);
+  s->failed = 0; /* there is room again */
+  sq_hdf5_write_worked();
+  return SQ_OK;
 }
 
 static sq_status put_column(sq_store *s, int column, int cell, const void *value)
@@ -633,8 +636,9 @@ sq_status sq_store_close(sq_store **ps)
   sq_status st = SQ_OK;
   MPI_Allreduce(MPI_IN_PLACE, &failed, 1, MPI_INT, MPI_MAX, s->comm);
   if (failed) {
-    /* Where a write has failed HDF5 leaves its collective calls early, and the other ranks wait for it for ever.  All
-       rows are written, metadata did not change: there is nothing that closing would add. */
+    /* Where writes fail HDF5 leaves its collective calls early, and the other ranks wait for it for ever.  Metadata did not
+       change: there is nothing that closing would add. */
+    st = sq_fail(SQ_ERR_IO, "%s: cannot be written (disk full?)", path);
     sq_lock_release(&s->lock);
     MPI_Barrier(s->comm);
     destroy(s);

@@ -15,6 +15,8 @@
 void sq_hdf5_init(void);
 /* HDF5's innermost description of the last failure on this thread; "" if none.  Valid until the next call. */
 const char *sq_hdf5_cause(void);
+/* A write has worked after one that failed, for want of room: see sq_hdf5_write_failed(). */
+void sq_hdf5_write_worked(void);
 
 /* File access list without locks; comm == MPI_COMM_NULL: serial.  Close with H5Pclose. */
 hid_t sq_hdf5_fapl(MPI_Comm comm);

@@ -3,6 +3,7 @@ set -u
 program=$SQ_BIN/${SQ_PROGRAM:-seqspectra}
 mpiexec=${SQ_MPIEXEC:-mpiexec}
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_mpi_yield_when_idle=1
+export OMP_WAIT_POLICY=passive # the tests have more threads than cores
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 cd "$dir" || exit 1
@@ -37,6 +38,11 @@ ranks() { # ranks N COMMAND...: under the launcher, quiet where it is Open MPI's
   "$mpiexec" --version 2>/dev/null | grep -qi 'open' && quiet=-q
   "$mpiexec" $quiet -n "$n" "$@"
 }
+
+preload=$SQ_BIN/tests/libsq_preload.so # see tests/preload.c
+export ASAN_OPTIONS=${ASAN_OPTIONS:+$ASAN_OPTIONS:}verify_asan_link_order=0
+# shellcheck disable=SC2016
+preloaded_ranks() { ranks "$1" sh -c 'LD_PRELOAD=$0 exec "$@"' "$preload" "${@:2}"; } # the ranks, not their launcher
 
 # The numbers of two results files are the same, bit for bit; what depends on the run is left out, and /cell, whose list of
 # references h5diff compares with the undefined bytes between its members.

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Data sets in shared memory: the numbers are those of ranks that read for themselves; a reader's error reaches all.
+# Data sets in shared memory: the numbers are those of ranks that read for themselves; a reader's error reaches all, and the
+# death of one ends the others.
 . "$(dirname "$0")/lib.sh"
 s=$program
 command -v python3 >/dev/null || skip "no python3"
@@ -51,6 +52,45 @@ for n in 1 2 4; do
 done
 expect 0 -- ranks 2 "$s" run grid.json --out private2.h5 --quiet --private-data
 same_numbers alone.h5 private2.h5
+
+# ---- a rank dies while all make tokens of a text, long enough to be met: the others end, and what they leave can be gone on with
+mkdir long
+ln -s ../data/gpt2 long/gpt2
+mkdir long/wikitext
+for part in train valid test; do
+  for _ in $(seq 40); do cat data/wikitext/wiki.train.raw; done >line.txt
+  for _ in $(seq 40); do cat line.txt; done >long/wikitext/wiki.$part.raw
+done
+sed "s|$dir/data|$dir/long|; s|\"block_size\"|\"num_train\":64,\"num_valid\":8,\"num_test\":8,&|" wikitext.json >long.json
+expect 0 -- "$s" run long.json --out long.h5 --quiet
+# Process id of rank 1 once it holds wiki.train.raw open.
+reader() {
+  local p
+  for p in $(pgrep -f "$s run long.json --out $1"); do
+    tr '\0' '\n' 2>/dev/null <"/proc/$p/environ" | grep -Eq '^(OMPI_COMM_WORLD_RANK|PMI_RANK)=1$' || continue
+    find "/proc/$p/fd" -lname '*/wiki.*.raw' 2>/dev/null | grep -q . && echo "$p"
+  done
+}
+for n in 2 4; do
+  sent=1
+  for _ in 1 2 3 4 5; do # the moment may be missed: then again
+    rm -f dead$n.h5
+    ranks $n "$s" run long.json --out dead$n.h5 --quiet >/dev/null 2>&1 &
+    pid=$!
+    victim=
+    while [ -z "$victim" ] && kill -0 $pid 2>/dev/null; do victim=$(reader dead$n.h5); done
+    [ -n "$victim" ] && kill -KILL "$victim" 2>/dev/null
+    sent=$?
+    for _ in $(seq 600); do kill -0 $pid 2>/dev/null || break; sleep 0.1; done
+    kill -0 $pid 2>/dev/null && { fail "the readers of a text hang 60 s after one of $n was killed"; kill $pid; }
+    wait $pid && [ $sent = 0 ] && fail "a rank of $n was killed while it read, and the status is 0"
+    [ $sent = 0 ] && break
+  done
+  [ $sent = 0 ] || fail "no rank of $n was met while it read"
+  [ ! -e dead$n.h5 ] || fail "a results file from before the data were read"
+  expect 0 -- ranks $n "$s" run long.json --out dead$n.h5 --quiet --resume
+  same_numbers long.h5 dead$n.h5
+done
 
 # ---- each of two ranks reads one of the two: whichever finds the error, both leave with it
 printf '\012' | dd of=data/cifar-10-batches-bin/data_batch_3.bin bs=1 count=1 conv=notrunc 2>dd.txt

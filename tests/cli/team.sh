@@ -106,6 +106,27 @@ interrupt 2 killed.h5 KILL tail
 expect 0 -- "$s" run s5.json --out killed.h5 --quiet --resume $long
 same_numbers whole.h5 killed.h5
 
+# No room for a checkpoint, to which each member gives its part: a line for each, and the cell goes on.
+often="--set run.checkpoint_minutes=0.0001"
+expect 0 -- "$s" run softmax.json --out room.h5 --quiet $often
+touch full
+for n in 2 4; do
+  SQ_PRELOAD_FULL=$PWD/full SQ_PRELOAD_DIR=$PWD/full$n.h5.ckpt expect 0 -- preloaded_ranks $n "$s" run softmax.json \
+    --out full$n.h5 --quiet --team $n $often
+  grep -q '^seqspectra: rank 0: cell 0 .*: full'$n'.h5.ckpt/cell-0.tmp: the checkpoint cannot be written: No space left on device$' err.txt ||
+    fail "no room for a checkpoint of $n ranks: $(head -3 err.txt)"
+  same_numbers room.h5 full$n.h5
+done
+
+# More threads than cores: a warning.
+cores=$(getconf _NPROCESSORS_ONLN)
+if [ "$(nproc)" = "$cores" ]; then
+  export OMPI_MCA_hwloc_base_binding_policy=none
+  expect 0 -- ranks 2 "$s" run softmax.json --out crowd.h5 --threads "$cores"
+  [ "$cores" = 1 ] || grep -Eq "^warning: (2 ranks of $cores threads share the $cores cores of this machine|this program was built without OpenMP)" err.txt ||
+    fail "threads that share cores: $(cat err.txt)"
+fi
+
 # What cannot be had is refused; a number need not be quoted.
 expect 2 'teams of 4 ranks: there are only 2' -- ranks 2 "$s" run s5.json --out x.h5 --team 4
 expect 2 'run: --team=3: expected 1, 2, 4, 8 or 16' -- "$s" run s5.json --out x.h5 --team 3
