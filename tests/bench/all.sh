@@ -1,25 +1,26 @@
 #!/usr/bin/env bash
 # shellcheck disable=SC2317 # length is called by part
-# tests/bench/all.sh [-T SECONDS] [-b DIR] [-g] [COMPARE OPTIONS]: every measurement of the section "Speed", one after the
-# other, each within its part of SECONDS (450, meant for 16 cores), results as they come, plain text.
+# tests/bench/all.sh [-T SECONDS] [-b DIR] [-g] [COMPARE OPTIONS]: what the section "Speed" compares with PyTorch, and length, one after
+# the other, each within its part of SECONDS (450, meant for 16 cores), results as they come, plain text.
 #
 #   1  one thread against PyTorch with one thread: every model; small, MQAR and CIFAR shapes; share of the SGEMM rate; phases
 #   2  as many ranks as cores against one rank, and against PyTorch with as many threads: MQAR softmax and Mamba-2
 #   3  time and memory of a step against the length of the sequence
 #   4  with -g: PyTorch on the GPU, 60 seconds more
 #
-# COMPARE OPTIONS go to compare.sh in parts 1, 2 and 4 (-p PYTHON, -k, -c, -C, -W, -G, -V).  A part that runs out of time
+# COMPARE OPTIONS go to compare.sh in parts 1, 2 and 4 (-p PYTHON, -a, -k, -c, -C, -W, -G, -V).  A part that runs out of time
 # says so, and the next one begins; the status is then 1.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 total=450 build=${SQ_BENCH_DIR:-$here/../../build} gpu='' failed=0
 options=()
-while getopts T:b:gp:kcC:W:G:V: option; do
+while getopts hT:b:gp:akcC:W:G:V: option; do
   case $option in
+    h) sed -n '3,12s/^# \{0,1\}//p' "$0"; exit 0 ;;
     T) total=$OPTARG ;;
     b) build=$OPTARG ;;
     g) gpu=1 ;;
-    k | c) options+=("-$option") ;;
+    a | k | c) options+=("-$option") ;;
     p | C | W | G | V) options+=("-$option" "$OPTARG") ;;
     *) sed -n '3,12s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
   esac

@@ -19,8 +19,9 @@ here=$(cd "$(dirname "$0")" && pwd)
 build=${SQ_BENCH_DIR:-$here/../../build} python='' steps='' clock=wall models='' lanes=1 budget='' seconds=5 all='' ranks='' gpu=''
 torch_options='' price='' watts='' gpu_price='' gpu_watts=''
 usage() { sed -n '2,19s/^# \{0,1\}//p' "$0" >&2; exit 2; }
-while getopts b:p:m:n:j:t:s:cakr:gC:W:G:V: option; do
+while getopts hb:p:m:n:j:t:s:cakr:gC:W:G:V: option; do
   case $option in
+    h) sed -n '2,19s/^# \{0,1\}//p' "$0"; exit 0 ;;
     b) build=$OPTARG ;;
     p) python=$OPTARG ;;
     m) models=$OPTARG ;;

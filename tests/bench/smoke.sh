@@ -51,7 +51,7 @@ done
 
 # Two ranks, then one with two threads: both ways to have two workers, and what overlapping the sums gains.
 "${SQ_MPIEXEC:-mpiexec}" -n 2 "$(program bench-team)" "$here/small.json" --model s5 --steps 2 --seconds 0.05 "${tiny[@]}" >"$work/out" || complain "bench-team failed"
-[ "$(awk '$1 ~ /^[12]$/ && $4 > 0 && $8 ~ /%$/' "$work/out" | wc -l)" = 2 ] || complain "bench-team: expected a row for 1 worker and one for 2"
+[ "$(awk '$1 ~ /^[12]$/ && $4 > 0 && $8 ~ /%$/' "$work/out" | wc -l)" = 3 ] || complain "bench-team: expected a row for 1 worker and two for 2"
 
 for args in "" "$here/small.json --model none" "$here/small.json --steps"; do
   status=0

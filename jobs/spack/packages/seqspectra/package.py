@@ -1,5 +1,10 @@
 from spack.package import *
 
+try:
+    from spack_repo.builtin.build_systems.cmake import CMakePackage
+except ImportError:
+    pass  # before Spack 1.0 spack.package has it
+
 
 class Seqspectra(CMakePackage):
     """Trains sequence models on a grid of seed x model x task over MPI and writes each trained layer as a linear dynamical
@@ -7,12 +12,13 @@ class Seqspectra(CMakePackage):
 
     homepage = "https://arxiv.org/abs/2510.09379"
 
-    # The sources around this recipe: spack dev-build, or spack develop -p DIR seqspectra@main.
+    # There is no archive to fetch: spack dev-build -d DIR seqspectra@main builds the sources around this recipe.
     version("main")
 
     license("BSD-3-Clause")
 
     variant("scalapack", default=True, description="Distributed eigenproblems for `operator transition`")
+    variant("pathfinder", default=True, description="The task `pathfinder`, whose images are PNG files")
     variant("tests", default=False, description="Build the tests")
     variant("python", default=True, description="Figures")
 
@@ -26,6 +32,7 @@ class Seqspectra(CMakePackage):
     depends_on("scalapack", when="+scalapack")
     depends_on("fftw@3: precision=float,double")
     depends_on("cjson")
+    depends_on("libpng", when="+pathfinder")
     depends_on("cmocka", when="+tests")
     depends_on("py-h5py", type="run", when="+python")
     depends_on("py-matplotlib", type="run", when="+python")
