@@ -9,7 +9,7 @@
 #   -m "s4 lru"  models                                                  -n STEPS    timed steps (small 20, mqar 3, cifar 2)
 #   -j LANES     cases at a time, each on one core (1)                   -t SECONDS  start no case after that, end all (none)
 #   -s SECONDS   of steps for each number of ranks (5)                   -c          CPU times, for a busy machine
-#   -a           PyTorch with logits at all positions, as published, too                -k          PyTorch tries torch.compile too
+#   -a           PyTorch with logits at all positions too, as published  -k          PyTorch tries torch.compile too
 #   -C PRICE -W WATTS   of this machine, an hour: with -r, cost of a million steps, joules a step    -G PRICE -V WATTS   with -g
 #
 # The first of python3 and /usr/bin/python3 that imports torch is taken.  Ratios are times of PyTorch over times of this.
