@@ -29,7 +29,7 @@ typedef struct {
   double saved_s;  /* when it was written, or the cell began */
   double start_s;  /* when this start of the cell began */
   double before_s; /* what the starts took whose state it goes on from */
-  int saved;       /* the last one holds the state that the cell was stopped in */
+  int kept;        /* there is one: this start wrote it or goes on from it */
 } job;
 
 /* Of all starts. */
@@ -109,7 +109,7 @@ static sq_status restore(void *user, const sq_train_state *s, int *restored)
   sq_status st = SQ_OK;
   *restored = 0;
   if (sq_store_has_rows(j->w->store, j->cell)) { /* else: a checkpoint of another file's cell */
-    *restored = sq_checkpoint_read(j->checkpoint, j->owner, &state, note, sizeof note);
+    j->kept = *restored = sq_checkpoint_read(j->checkpoint, j->owner, &state, note, sizeof note);
     if (note[0] != '\0') tell(j, note);
   }
   if (*restored)
@@ -139,12 +139,14 @@ static sq_status save(void *user, const sq_train_state *s)
   sq_status st = sq_store_cell_ran(j->w->store, j->cell, wall_so_far(j));
   if (st == SQ_OK) st = sq_store_sync(j->w->store);
   if (st == SQ_OK) st = sq_checkpoint_write(j->checkpoint, j->owner, s);
-  j->saved = st == SQ_OK;
   j->saved_s = sq_wall_s();
   tally->save_s += j->saved_s - start;
-  tally->count += j->saved;
-  if (j->saved) tally->bytes += (double)sq_checkpoint_bytes(j->owner, s);
-  if (st == SQ_OK) return st;
+  if (st == SQ_OK) {
+    j->kept = 1;
+    ++tally->count;
+    tally->bytes += (double)sq_checkpoint_bytes(j->owner, s);
+    return st;
+  }
   tell(j, sq_error_text());
   sq_error_clear();
   return SQ_OK;
@@ -209,8 +211,9 @@ static sq_status finish(job *j, sq_status st)
   sq_store *s = j->w->store;
   if (j->file_failed) return st;
   if (st == SQ_OK && j->result.outcome == SQ_OUTCOME_STOPPED) {
-    const sq_status written = j->saved ? sq_store_cell_suspend(s, j->cell, wall_s)
-                                       : sq_store_cell_end(s, j->cell, SQ_CELL_WAITING, "", NULL, wall_s);
+    /* Rows behind the last checkpoint that could be written will be made again, with the same numbers. */
+    const sq_status written = j->kept ? sq_store_cell_suspend(s, j->cell, wall_s)
+                                      : sq_store_cell_end(s, j->cell, SQ_CELL_WAITING, "", NULL, wall_s);
     return written == SQ_OK ? SQ_STOPPED : written;
   }
   if (st == SQ_OK) {

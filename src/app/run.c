@@ -114,10 +114,9 @@ static sq_status stopped_early(const run *r)
 /* A removed file can still be written and nobody would ever read it: better to stop than to compute for it. */
 static void look_for_file(run *r)
 {
-  const double now = sq_wall_s();
   struct stat is;
-  if (sq_app_rank() != 0 || r->file_gone || now - r->looked_s < 5) return;
-  r->looked_s = now;
+  if (sq_app_rank() != 0 || r->file_gone) return;
+  r->looked_s = sq_wall_s();
   r->file_lost |= sq_store_is_lost(r->store);
   r->file_gone = stat(r->path, &is) != 0 || is.st_dev != r->file.st_dev || is.st_ino != r->file.st_ino;
 }
@@ -125,7 +124,7 @@ static void look_for_file(run *r)
 static int watch(void *user)
 {
   run *r = user;
-  look_for_file(r);
+  if (sq_wall_s() - r->looked_s >= 5) look_for_file(r);
   return stop_asked(r) || r->file_gone || r->file_lost;
 }
 
@@ -410,7 +409,12 @@ static sq_status summarise(const run *r, sq_status st)
   char diverged[512] = "", failed[1024] = "";
   int count[5] = {0}, kept = 0;
   const sq_status opened = sq_results_open(r->path, &f);
-  if (opened != SQ_OK) return opened;
+  if (opened != SQ_OK) { /* written by this run: whatever is wrong with it is no fault of an input */
+    char text[2048];
+    sq_format(text, sizeof text, "%.*s", (int)sizeof text - 1, sq_error_text());
+    sq_error_clear();
+    return sq_fail(SQ_ERR_IO, "%s", text);
+  }
   for (int i = 0; i < sq_results_ncell(f); ++i) {
     const sq_results_cell *c = sq_results_cell_at(f, i);
     ++count[c->status];
@@ -455,9 +459,24 @@ static sq_status parse(int argc, char **argv, options *o)
   return st == SQ_OK ? sq_cells_check_team("run", o->team) : st;
 }
 
+/* The bits of a cell are not to depend on the rank that gets it, and members of a team have to agree in all of theirs. */
+static sq_status same_ranks(const run *r)
+{
+  char mine[256], first[256];
+  sq_format(mine, sizeof mine, "%.120s with %.40s kernels", sq_cpu_model(), sq_blas_describe().kernel);
+  memcpy(first, mine, sizeof first);
+  MPI_Bcast(first, sizeof first, MPI_CHAR, 0, MPI_COMM_WORLD);
+  if (r->o.other_cpu || strcmp(first, mine) == 0) return SQ_OK;
+  return sq_fail(
+      SQ_ERR_USAGE,
+      "rank 0 runs on %s, rank %d on %s: their bits would differ; --allow-different-cpu goes on all the same",
+      first, sq_app_rank(), mine);
+}
+
 static sq_status prepare(run *r)
 {
   sq_status st;
+  SQ_TRY(sq_app_agree(same_ranks(r)));
   SQ_TRY(sq_app_agree(sq_app_load(r->o.config, &r->o.set, &r->experiment)));
   SQ_TRY(sq_app_agree(sq_cells_create(r->experiment, r->o.threads, &r->cells)));
   SQ_TRY(sq_app_agree(sq_cells_team(r->cells, NULL, sq_app_nrank(), r->o.team, &r->team)));
@@ -492,12 +511,15 @@ sq_status sq_app_run(int argc, char **argv)
   check_cores(&r);
   announce(&r);
   st = grid_run(&r);
-  if (st == SQ_STOPPED || st == SQ_ERR_IO) /* a cell that ends may be the first to miss the file */
+  if (st == SQ_OK || st == SQ_STOPPED ||
+      st == SQ_ERR_IO) { /* a cell that ends may be the first to miss the file */
+    look_for_file(&r);
     st = sq_app_agree(
         r.file_gone
             ? sq_fail(SQ_ERR_IO, "%s was removed or replaced during the run: its results are lost", r.path)
         : r.file_lost ? sq_fail(SQ_ERR_IO, "%s was taken over by another run: this one has stopped", r.path)
                       : st);
+  }
   const sq_status closed = sq_app_agree(sq_store_close(&r.store));
   if (st == SQ_OK || st == SQ_STOPPED) {
     if (closed != SQ_OK)

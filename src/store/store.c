@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "sq/base.h"
@@ -18,7 +19,8 @@ struct sq_store {
   MPI_Comm comm;
   sq_lock *lock; /* rank 0, until it is closed; else NULL */
   sq_layout file;
-  int failed; /* the last write of this process has failed: see sq_store_close */
+  struct stat opened; /* the file, when it was opened */
+  int failed;         /* the last write of this process has failed: see sq_store_close */
   int segment;
   unsigned char *status; /* (ncell) as of create or resume */
   int *group;            /* (plan's ngroup) place in file.group */
@@ -301,9 +303,12 @@ int sq_store_has_rows(sq_store *s, int cell)
 
 sq_status sq_store_sync(const sq_store *s)
 {
-  const int fd = open(s->file.path, O_RDONLY | O_CLOEXEC);
-  const int failed = fd < 0 || fsync(fd) != 0, error = errno;
+  struct stat is;
+  const int fd = open(s->file.path, O_RDONLY | O_CLOEXEC), absent = fd < 0 && errno == ENOENT;
+  const int failed = fd < 0 || fsync(fd) != 0 || fstat(fd, &is) != 0, error = errno;
   if (fd >= 0) close(fd);
+  if (absent || (!failed && (is.st_dev != s->opened.st_dev || is.st_ino != s->opened.st_ino)))
+    return sq_fail(SQ_ERR_IO, "%s was removed or replaced during the run", s->file.path);
   return failed ? sq_fail(SQ_ERR_IO, "%s: cannot be synced: %s", s->file.path, strerror(error)) : SQ_OK;
 }
 
@@ -475,7 +480,8 @@ static sq_status agree(MPI_Comm comm, sq_status mine)
 static sq_status open_together(MPI_Comm comm, const char *path, const sq_store_plan *p, int segment,
                                sq_store **out)
 {
-  const int visible = access(path, R_OK | W_OK) == 0;
+  struct stat opened;
+  const int visible = access(path, R_OK | W_OK) == 0 && stat(path, &opened) == 0;
   sq_store *s = NULL;
   sq_status st =
       agree(comm, visible ? SQ_OK
@@ -486,6 +492,7 @@ static sq_status open_together(MPI_Comm comm, const char *path, const sq_store_p
   st = agree(comm, st);
   if (st == SQ_OK) {
     s->segment = segment;
+    s->opened = opened;
     *out = s;
     return SQ_OK;
   }

@@ -120,7 +120,35 @@ for n in 1 2; do
   grep -q '^seqspectra: rank 0: cell 0 .* cannot be written: ' err.txt || fail "$n ranks, no room for some checkpoints: $(cat err.txt)"
   same_numbers while.h5 disk/while.h5
 done
+
+# No room for the last checkpoint at a stop: the one before counts.
+export SQ_PRELOAD_DIR=$PWD/disk/last.h5.ckpt
+env LD_PRELOAD="$preload" "$s" run linear.json --out disk/last.h5 --quiet $long 2>err.txt &
+pid=$!
+for _ in $(seq 600); do { [ -e disk/last.h5.ckpt/cell-0.old ] || ! kill -0 $pid 2>/dev/null; } && break; sleep 0.02; done
+touch full
+for _ in $(seq 300); do { grep -q 'cannot be written' err.txt || ! kill -0 $pid 2>/dev/null; } && break; sleep 0.02; done
+kill -TERM $pid
+wait $pid
+got=$?
+rm full
+if [ $got != 0 ]; then # else it was done before the signal
+  [ $got = 75 ] || fail "a stop without room for a checkpoint: status $got: $(cat err.txt)"
+  expect 0 -- "$s" run linear.json --out disk/last.h5 $long --resume
+  grep -q '^resumed: 0 done before, 1 goes on from a checkpoint, 0 begin at step 0$' out.txt || fail "a stop without room for a checkpoint: $(head -3 out.txt)"
+fi
+same_numbers while.h5 disk/last.h5
 unset SQ_PRELOAD_FULL SQ_PRELOAD_DIR
+
+# Ranks with different kernels would not give the same bits.
+kernel() { OPENBLAS_CORETYPE=$1 "$s" version | sed -n 's/^BLAS.*kernel \([^,]*\).*/\1/p'; }
+if [ -n "$(kernel Haswell)" ] && [ "$(kernel Haswell)" != "$(kernel Nehalem)" ]; then
+  # shellcheck disable=SC2016
+  mixed='case ${OMPI_COMM_WORLD_RANK-}${PMI_RANK-} in 0) export OPENBLAS_CORETYPE=Haswell ;; *) export OPENBLAS_CORETYPE=Nehalem ;; esac; exec "$@"'
+  expect 2 'rank 0 runs on .*, rank 1 on .*: their bits would differ' -- ranks 2 sh -c "$mixed" sh "$s" run tiny.json --out mixed.h5 --quiet
+  [ ! -e mixed.h5 ] || fail "mixed kernels: a file was made"
+  expect 0 -- ranks 2 sh -c "$mixed" sh "$s" run tiny.json --out mixed.h5 --quiet --allow-different-cpu
+fi
 
 # A limit on the size of files, which MPI meets before the results file does: one line, and no signal's end.
 for n in 1 2; do

@@ -92,6 +92,17 @@ got=$?
 [ $got = 4 ] || fail "a removed file: exit status $got, expected 4: $(cat gone.txt)"
 grep -q '^seqspectra: gone.h5 was removed or replaced' gone.txt || fail "a removed file: $(cat gone.txt)"
 
+# Nor is one that was replaced shortly before the end: what the run has to say is in the file that is no longer there.
+"$s" run tiny.json --out other.h5 --quiet 2>other.txt &
+pid=$!
+for _ in $(seq 600); do [ -e other.h5 ] && [ "$(status_count other.h5 running 2>/dev/null)" = 1 ] && break; sleep 0.02; done
+cp other.h5 copy.h5
+mv copy.h5 other.h5
+wait $pid
+got=$?
+[ $got = 4 ] || fail "a replaced file: exit status $got, expected 4: $(cat other.txt)"
+grep -q '^seqspectra: .*other.h5 was removed or replaced' other.txt || fail "a replaced file: $(cat other.txt)"
+
 # A signal before any cell runs (here while the data are checked) stops too.
 "$s" run tiny.json --out early.h5 --quiet --set dataset.num_train=3000000 2>early.txt &
 pid=$!
