@@ -7,7 +7,7 @@
 
 Forward, backward, clipping and AdamW; dropout off; the output layer at the labelled positions only, unless
 --all-positions.  Where PyTorch has several ways (fused or masked softmax, chunked or quadratic sums, convolution
-by F.conv1d or by shifted products, recurrences by FFT or by doubling, with --compile also torch.compile of each), each
+by F.conv1d or by shifted products, recurrences by FFT, by doubling or in chunks, with --compile also torch.compile of each), each
 is timed on two steps - of a quarter of the batch where a step is long - and the fastest one is used.  torch.compile
 needs a C++ compiler.  --price, of the machine in any currency, and --watts give the cost of a million steps and the
 energy of one.  Prints one "name value" a line.
@@ -233,11 +233,29 @@ class Diagonal(nn.Module):
         z = lam * torch.exp(self.log_step[:, 0])
         return z, ((torch.exp(z) - 1) / lam)[:, None] * b
 
+    def by_chunks(self, h, log_lambda, size=32):  # products within chunks, the last state from one to the next
+        step = torch.arange(size, device=h.device)
+        lower = torch.tril(torch.ones(size, size, device=h.device))
+        inside = torch.exp(log_lambda[:, None, None] * (step[:, None] - step).clamp(min=0)) * lower  # (N, L, L)
+        shape = h.shape
+        x = h.permute(2, 1, 0).unflatten(1, (-1, size)).transpose(1, 2).flatten(2)  # (N, L, T / L x B)
+        local = torch.bmm(inside, x).unflatten(2, (-1, shape[0]))  # (N, L, T / L, B)
+        decay = torch.exp(log_lambda * size)[:, None]
+        carry, before = torch.zeros_like(local[:, -1, 0]), []
+        for k in range(local.shape[2]):
+            before.append(carry)
+            carry = decay * carry + local[:, -1, k]
+        since = torch.exp(log_lambda[:, None] * (step + 1))[:, :, None, None]
+        h = local + since * torch.stack(before, 1)[:, None]
+        return h.transpose(1, 2).flatten(1, 2).permute(2, 1, 0)
+
     def forward(self, u):
         log_lambda, b = self.system()
         length = u.shape[1]
         h = torch.complex((u @ b.real.T).float(), (u @ b.imag.T).float())  # there is no complex bfloat16
-        if self.way["scan"] == "fft":
+        if self.way["scan"] == "chunks":
+            h = self.by_chunks(h, log_lambda)
+        elif self.way["scan"] == "fft":
             power = torch.exp(torch.arange(length, device=u.device)[:, None] * log_lambda)
             h = torch.fft.ifft(
                 torch.fft.fft(h, 2 * length, dim=1) * torch.fft.fft(power, 2 * length, dim=0), dim=1
@@ -388,7 +406,7 @@ def ways(kind, shape, compiled):
         "softmax": softmax if kind == "softmax" else ["masked"],
         "chunk": chunks if kind in ("linear", "norm", "mamba2") else [shape.length],
         "conv": ["conv1d", "shifted"] if kind in ("norm", "mamba2") else ["conv1d"],
-        "scan": ["fft", "doubling"] if kind in ("lru", "s5") else ["fft"],
+        "scan": ["fft", "doubling", "chunks"] if kind in ("lru", "s5") else ["fft"],
         "fft": ["strided", "contiguous"] if kind == "s4" else ["strided"],
         "cauchy": ["sums", "products"] if kind == "s4" else ["sums"],
         "compile": [False, True] if compiled else [False],
