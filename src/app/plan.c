@@ -239,24 +239,23 @@ static void plan_clear(sq_plan *p)
   free(p->row);
   free(p->row_of);
   free(p->speed);
+  free(p->options);
   sq_cells_destroy(&p->cells);
 }
 
 /* What a run takes from this command line, as words of a shell. */
 static sq_status write_options(sq_plan *p, const sq_words *set, int team, int threads)
 {
-  size_t used = 0;
-  p->options[0] = '\0';
-  for (int i = 0; i < set->n && used < sizeof p->options; ++i)
-    used += (size_t)snprintf(p->options + used, sizeof p->options - used, " --set '%s'", set->v[i]);
-  if (team > 0 && used < sizeof p->options)
-    used += (size_t)snprintf(p->options + used, sizeof p->options - used, " --team %d", team);
-  if (threads > 0 && used < sizeof p->options)
-    used += (size_t)snprintf(p->options + used, sizeof p->options - used, " --threads %d", threads);
-  if (used >= sizeof p->options)
-    return sq_fail(SQ_ERR_USAGE, "plan: options of more than %zu characters; write them into a file",
-                   sizeof p->options);
-  return SQ_OK;
+  size_t size = 0;
+  FILE *f = open_memstream(&p->options, &size);
+  if (f == NULL) return sq_fail(SQ_ERR_MEMORY, "no memory for the plan");
+  for (int i = 0; i < set->n; ++i) {
+    fputs(" --set ", f);
+    sq_plan_word(f, set->v[i]);
+  }
+  if (team > 0) fprintf(f, " --team %d", team);
+  if (threads > 0) fprintf(f, " --threads %d", threads);
+  return fclose(f) == 0 ? SQ_OK : sq_fail(SQ_ERR_MEMORY, "no memory for the plan");
 }
 
 sq_status sq_app_plan(int argc, char **argv)
@@ -266,7 +265,7 @@ sq_status sq_app_plan(int argc, char **argv)
   const double begun_s = sq_wall_s();
   int json = 0, team = 0, threads = 0;
   const char *ranks = "", *node = NULL;
-  sq_plan_totals t;
+  sq_plan_totals t = {0};
   p.model.time_limit_s = default_limit_s;
   const sq_option opt[] = {
       {"ranks", SQ_OPT_TEXT, &ranks, 0, 0},       {"team", SQ_OPT_INT, &team, 1, 1 << SQ_SHARD_BITS},
@@ -301,13 +300,14 @@ sq_status sq_app_plan(int argc, char **argv)
   SQ_TRY(rows_time(&p));
   SQ_TRY(forecasts_make(&p));
   warn_of_memory(&p, node != NULL);
-  sq_plan_sum(&p, &t);
+  SQ_TRY(sq_plan_sum(&p, &t));
   SQ_TRY(check_node(&p, node, &t));
   if (json)
     st = sq_plan_print_json(&p, &t);
   else
     sq_plan_print(&p, &t);
 done:
+  free(t.sbatch);
   plan_clear(&p);
   sq_experiment_destroy(&e);
   return st;

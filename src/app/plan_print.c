@@ -131,7 +131,7 @@ static void print_needs(const sq_plan *p, const sq_plan_totals *t)
   format_own_unit(c, t->checkpoint_s);
   printf("disk: checkpoints up to %s (one: %s, %s, %.2g %% of the time), %d files\n", a, b, c,
          100 * t->checkpoint_share, t->inodes);
-  if (t->sbatch[0] != '\0') printf("%s\n", t->sbatch);
+  if (t->sbatch != NULL) printf("%s\n", t->sbatch);
 }
 
 static void print_totals(const sq_plan *p, const sq_plan_totals *t)
@@ -232,7 +232,7 @@ static void add_totals(const sq_plan *p, const sq_plan_totals *t, cJSON *o)
   for (size_t i = 0; i < sizeof number / sizeof *number; ++i)
     cJSON_AddNumberToObject(o, number[i].name, number[i].value);
   cJSON_AddStringToObject(o, "critical_path", sq_cells_label(p->cells, t->longest));
-  cJSON_AddStringToObject(o, "sbatch", t->sbatch);
+  cJSON_AddStringToObject(o, "sbatch", t->sbatch != NULL ? t->sbatch : "");
 }
 
 static void add_forecasts(const sq_plan *p, cJSON *array)

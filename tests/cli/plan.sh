@@ -110,8 +110,39 @@ expect 2 'plan: --node=48: expected CORES:GB' -- "$s" plan equal.json --node 48
 
 # ---- the job
 expect 0 -- "$s" plan equal.json --rate 1 --ranks 6 --node 4:192 --time-limit 7200
-grep -qE '^sbatch --nodes=2 --ntasks=6 --ntasks-per-node=4 --cpus-per-task=1 --mem-per-cpu=[0-9]+M --time=0[012]:[0-9]{2}:00 .*exec jobs/slurm-run.sh equal.json [a-z]+.h5"$' out.txt ||
+grep -qE '^sbatch --nodes=2 --ntasks=6 --ntasks-per-node=4 --cpus-per-task=1 --mem-per-cpu=[0-9]+M --time=0[012]:[0-9]{2}:00 --job-name=long .*' out.txt ||
   fail "sbatch: $(cat out.txt)"
+# The line as a shell takes it, from another folder, with a long path and characters of the shell: the words that the job's body gets.
+long="$dir/it's a \$HOME/$(printf 'x%.0s' $(seq 200))"
+mkdir -p "$long" bin home/jobs
+cp equal.json softmax.json "$long"
+cat >bin/sbatch <<'END'
+#!/bin/sh
+for w; do case $w in --wrap=*) exec sh -c "${w#--wrap=}" ;; esac; done
+END
+cat >home/jobs/slurm-run.sh <<'END'
+#!/bin/sh
+printf '%s\n' "$OPENBLAS_CORETYPE" "$@"
+END
+chmod +x bin/sbatch home/jobs/slurm-run.sh
+export SEQSPECTRA_HOME=$dir/home
+(cd "$long" && "$s" plan equal.json --rate 1 --ranks 6 --set "run.team=1" --threads 2 2>/dev/null) | grep '^sbatch' >line.sh
+(cd / && env -u OPENBLAS_CORETYPE PATH="$dir/bin:$PATH" bash "$dir/line.sh") >words.txt
+printf '%s\n' Haswell "$long/equal.json" long.h5 --set run.team=1 --threads 2 | diff - words.txt || fail "the job gets other words: $(cat line.sh)"
+# A script of the name of another file does not run this one; that of the same tree does, from there and from elsewhere.
+mkdir -p tree/configs/grids tree/jobs jobs
+cp equal.json softmax.json tree/configs/grids
+# shellcheck disable=SC2016
+echo 'exec "${SEQSPECTRA_HOME:-.}/jobs/slurm-run.sh" configs/grids/equal.json "${RESULTS:-equal.h5}"' | tee tree/jobs/equal.sbatch >jobs/equal.sbatch
+line() { (cd "$1" && "$s" plan "$2" --rate 1 --ranks 6 2>/dev/null) | grep 'sbatch '; }
+line . equal.json | grep -q -- '--wrap=' || fail "a script that runs another file: $(line . equal.json)"
+line tree configs/grids/equal.json | grep -qE '^sbatch .* jobs/equal.sbatch$' || fail "from the tree: $(line tree configs/grids/equal.json)"
+line . tree/configs/grids/equal.json | grep -qE '^SEQSPECTRA_HOME=[^ ]+/tree sbatch .*/tree/jobs/equal.sbatch$' || fail "from elsewhere: $(line . tree/configs/grids/equal.json)"
+mkdir -p configs/grids && cp equal.json softmax.json configs/grids
+line . tree/configs/grids/equal.json | grep -q -- '--wrap=' || fail "the script would run the other file: $(line . tree/configs/grids/equal.json)"
+sed -i s/equal.json/other.json/ tree/jobs/equal.sbatch
+line tree configs/grids/equal.json | grep -q -- '--wrap=' || fail "the script names another file"
+unset SEQSPECTRA_HOME
 for node in 4:1e-9 4:0.0001 4:0.036; do
   expect 2 "plan: --node=$node: no rank fits: the largest cell needs [0-9.]+ MB of memory, the program 35.0 MB" -- \
     "$s" plan equal.json --rate 1 --ranks 6 --node $node
