@@ -19,6 +19,8 @@ static const double budget_s = 60;
 static const double assumed_copy = 4e9, assumed_disk = 2e8, assumed_start_s = 2;
 /* Of a start, where nothing is said: what most queues allow. */
 static const double default_limit_s = 86400;
+/* How often jobs/slurm-run.sh puts a job back, where nothing is said. */
+static const int default_restarts = 200;
 
 /* ---- rows ---------------------------------------------------------------------------------------------- */
 
@@ -75,7 +77,7 @@ static sq_status row_time(sq_plan *p, int k, double start_s)
   const double guess = assumed_efficiency * fmax(p->gemm, 1e6);
   sq_status st = SQ_OK;
   if (p->rate > 0) {
-    r->speed = speed_at(p, cell, p->gemm);
+    r->speed = speed_at(p, cell, p->gemm * sq_forecast_speedup(p->cells, cell));
     r->timed = 1;
   } else if (twin != k) {
     r->speed = p->row[twin].speed;
@@ -205,6 +207,28 @@ static void warn_of_memory(const sq_plan *p, int node_given)
           fit == 1 ? "" : "s", at_once);
 }
 
+/* What a job of this plan would waste, or where it would end too early. */
+static void warn_of_job(const sq_plan *p)
+{
+  const char *said = getenv("SEQSPECTRA_RESTARTS");
+  const int restarts = said != NULL ? atoi(said) : default_restarts;
+  const sq_forecast *most = &p->forecast[0];
+  int nstart = 0;
+  for (int k = 0; k < p->nforecast; ++k) {
+    nstart = sq_max(nstart, p->forecast[k].nstart);
+    if (p->forecast[k].nrank > most->nrank) most = &p->forecast[k];
+  }
+  if (most->nrank > p->useful)
+    sq_warn("%d ranks: more than %d are of no use, and are charged; %d would be idle", most->nrank, p->useful,
+            most->idle);
+  if (p->model.warning_s <= 0)
+    sq_note("--time-limit=%g: of no use for a job, which is told to stop %d s before its end",
+            p->model.time_limit_s, SQ_PLAN_WARNING_S);
+  if (nstart - 1 > restarts)
+    sq_note("%d starts: a job is put back %d times, then it has to be submitted again (SEQSPECTRA_RESTARTS)",
+            nstart, restarts);
+}
+
 /* As on this machine: what cannot run is refused. */
 static sq_status check_node(const sq_plan *p, const char *node, const sq_plan_totals *t)
 {
@@ -229,6 +253,8 @@ static sq_status forecasts_make(sq_plan *p)
   for (int k = 0; k < p->nforecast; ++k)
     SQ_TRY(sq_forecast_run(&p->model, p->forecast[k].nrank, &p->forecast[k]));
   SQ_TRY(sq_forecast_useful(&p->model, &p->useful));
+  for (int k = 0; k < p->nforecast; ++k)
+    p->forecast[k].limit = sq_forecast_limit(&p->model, &p->forecast[k], p->useful);
 done:
   return st;
 }
@@ -283,6 +309,7 @@ sq_status sq_app_plan(int argc, char **argv)
   SQ_TRY(sq_app_load(w.v[0], &set, &e));
   SQ_TRY(sq_cells_create(e, threads, &p.cells));
   SQ_TRY(sq_cells_check_memory(p.cells, 1, 1));
+  p.model.warning_s = p.model.time_limit_s > 2 * SQ_PLAN_WARNING_S ? SQ_PLAN_WARNING_S : 0;
   p.config = w.v[0];
   p.experiment = e;
   p.model.team = team > 0 ? team : sq_cells_said_team(p.cells);
@@ -300,6 +327,7 @@ sq_status sq_app_plan(int argc, char **argv)
   SQ_TRY(rows_time(&p));
   SQ_TRY(forecasts_make(&p));
   warn_of_memory(&p, node != NULL);
+  warn_of_job(&p);
   SQ_TRY(sq_plan_sum(&p, &t));
   SQ_TRY(check_node(&p, node, &t));
   if (json)

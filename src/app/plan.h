@@ -30,7 +30,7 @@ typedef struct {
   double node_bytes;
 } sq_plan;
 
-typedef struct {                                            /* of the first forecast */
+typedef struct { /* of the first forecast; core_hours: of the work, as if no rank were ever idle */
   double flops, core_hours, checkpoint_share, checkpoint_s; /* share: of the time of the cell with most */
   size_t file_bytes, cell_bytes, base_bytes, shared_bytes, checkpoint_bytes, checkpoints_bytes;
   int all_timed, inodes, ranks_node, nodes, longest; /* longest: cell */
@@ -38,8 +38,14 @@ typedef struct {                                            /* of the first fore
       path_team_s; /* critical path: the longest cell on one rank, and in the team that is of most use */
   int path_team;
   double rank_bytes; /* that a job asks for: memory of a rank with its share of the data and a margin */
-  char *sbatch;      /* the job's line; NULL: no rank fits on a node; owned */
+  char *sbatch;      /* the job's line; NULL: no rank fits on a node, or the time is too short; owned */
 } sq_plan_totals;
+
+/* Core-hours that a cluster charges for: of all ranks and threads from the first start to the end. */
+static inline double sq_plan_charged(const sq_plan *p, const sq_forecast *f)
+{
+  return f->nrank * p->cells->threads * f->wall_s / 3600;
+}
 
 /* ---- plan_totals.c ----------------------------------------------------------------------------------- */
 sq_status sq_plan_sum(const sq_plan *p,

@@ -171,7 +171,7 @@ sq_status sq_plan_write_job(const sq_plan *p, sq_plan_totals *t)
   job_script s = {.elsewhere = 0};
   size_t size = 0;
   sq_status st = SQ_OK;
-  if (t->ranks_node == 0) return SQ_OK;
+  if (t->ranks_node == 0 || p->model.warning_s <= 0) return SQ_OK;
   if (realpath(p->config, config) == NULL)
     return sq_fail(SQ_ERR_USAGE, "plan: %s: %s", p->config, strerror(errno));
   FILE *f = open_memstream(&t->sbatch, &size);

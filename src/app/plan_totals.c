@@ -47,7 +47,7 @@ static void sum_cells(const sq_plan *p, sq_plan_totals *t)
   }
 }
 
-/* The longest cell on one rank, and in the team in which it is done first. */
+/* The longest cell on one rank, and in the team that is asked for, else in that in which it is done first. */
 static void find_path(const sq_plan *p, sq_plan_totals *t)
 {
   for (int i = 0; i < p->cells->ncell; ++i) {
@@ -57,7 +57,9 @@ static void find_path(const sq_plan *p, sq_plan_totals *t)
     t->longest = i;
   }
   t->path_team_s = INFINITY;
-  for (int team = 1; team <= sq_cells_useful_team(p->cells, t->longest); team *= 2) {
+  const int said = p->model.team, first = sq_max(said, 1),
+            last = said > 0 ? said : sq_cells_useful_team(p->cells, t->longest);
+  for (int team = first; team <= last; team *= 2) {
     const double s = sq_forecast_cell_s(&p->model, t->longest, team);
     if (s >= t->path_team_s) continue;
     t->path_team_s = s;
