@@ -34,18 +34,25 @@ static int halvings(int n)
   return k;
 }
 
-/* Shards of the member that has most, over all of them: groups of its threads are members, too. */
+/* Shards of the member that has most: groups of a rank's threads are members, too. */
+static int most_shards(const sq_cells *c, int i, int team, int threads)
+{
+  int most = sq_cells_useful_team(c, i);
+  for (int w = team; w > 1 && most > 1; w /= 2) most /= 2;
+  for (int w = threads; w > 1 && most > 1; w /= 2) most /= 2;
+  return sq_min(most, c->plan[i].nshard);
+}
+
+/* Of a rank of a team, beside a rank alone. */
 static double largest_share(const sq_forecast_model *m, int i, int team)
 {
-  const int nshard = m->cells->plan[i].nshard;
-  int most[2];
-  for (int k = 0; k < 2; ++k) {
-    most[k] = sq_cells_useful_team(m->cells, i);
-    for (int w = k == 0 ? 1 : team; w > 1 && most[k] > 1; w /= 2) most[k] /= 2;
-    for (int w = m->cells->threads; w > 1 && most[k] > 1; w /= 2) most[k] /= 2;
-    if (most[k] > nshard) most[k] = nshard;
-  }
-  return (double)most[1] / most[0];
+  const int threads = m->cells->threads;
+  return (double)most_shards(m->cells, i, team, threads) / most_shards(m->cells, i, 1, threads);
+}
+
+double sq_forecast_speedup(const sq_cells *c, int i)
+{
+  return (double)most_shards(c, i, 1, 1) / most_shards(c, i, 1, c->threads);
 }
 
 static double exchange_s(const sq_forecast_model *m, int i, int team)
@@ -133,10 +140,16 @@ static sq_status series_make(const sq_forecast_model *m, series *s)
   return SQ_OK;
 }
 
+/* Of a start with a time limit: when its cells are saved. */
+static double stop_s(const sq_forecast_model *m)
+{
+  return fmin(sq_before_limit_s(m->time_limit_s), m->time_limit_s - m->warning_s);
+}
+
 /* Time in which cells may run, of a start. */
 static double time_for_cells(const sq_forecast_model *m)
 {
-  return isinf(m->time_limit_s) ? INFINITY : sq_before_limit_s(m->time_limit_s) - m->start_s;
+  return isinf(m->time_limit_s) ? INFINITY : stop_s(m) - m->start_s;
 }
 
 /* A team that stays the same has the same times: a large grid has thousands of starts. */
@@ -209,9 +222,12 @@ static void find_bound(const series *s, sq_forecast *f)
   const double shared = f->work_s / f->nrank;
   f->idle = f->nrank - sq_min(f->nrank / f->team, s->n) * f->team;
   f->bound_s = fmax(longest, shared);
-  f->limit = f->wall_s > 1.1 * f->bound_s + f->nstart * s->m->start_s ? SQ_LIMIT_SHARES
-             : longest >= shared                                      ? SQ_LIMIT_CELL
-                                                                      : SQ_LIMIT_WORK;
+}
+
+sq_limit sq_forecast_limit(const sq_forecast_model *m, const sq_forecast *f, int useful)
+{
+  if (f->wall_s > 1.1 * f->bound_s + f->nstart * m->start_s) return SQ_LIMIT_SHARES;
+  return f->nrank >= useful ? SQ_LIMIT_CELL : SQ_LIMIT_WORK;
 }
 
 sq_status sq_forecast_run(const sq_forecast_model *m, int nrank, sq_forecast *f)
@@ -228,8 +244,10 @@ sq_status sq_forecast_run(const sq_forecast_model *m, int nrank, sq_forecast *f)
     if (f->nstart++ == 0) f->team = team;
     f->wall_s += m->start_s + end_s;
     if (left > 0 && !(cells_left(&s) < before))
-      SQ_TRY(sq_fail(SQ_ERR_USAGE, "plan: --time-limit=%g: %.0f s of it are for the start, no cell gets on",
-                     m->time_limit_s, m->start_s));
+      SQ_TRY(sq_fail(
+          SQ_ERR_USAGE,
+          "plan: --time-limit=%g: %.0f s of it are for the start and %.0f s for the end, no cell gets on",
+          m->time_limit_s, m->start_s, m->time_limit_s - stop_s(m)));
   }
   find_bound(&s, f);
 done:

@@ -19,6 +19,8 @@ static const double budget_s = 60;
 static const double assumed_copy = 4e9, assumed_disk = 2e8, assumed_start_s = 2;
 /* Of a start, where nothing is said: what most queues allow. */
 static const double default_limit_s = 86400;
+/* How often jobs/slurm-run.sh puts a job back, where nothing is said. */
+static const int default_restarts = 200;
 
 /* ---- rows ---------------------------------------------------------------------------------------------- */
 
@@ -75,7 +77,7 @@ static sq_status row_time(sq_plan *p, int k, double start_s)
   const double guess = assumed_efficiency * fmax(p->gemm, 1e6);
   sq_status st = SQ_OK;
   if (p->rate > 0) {
-    r->speed = speed_at(p, cell, p->gemm);
+    r->speed = speed_at(p, cell, p->gemm * sq_forecast_speedup(p->cells, cell));
     r->timed = 1;
   } else if (twin != k) {
     r->speed = p->row[twin].speed;
@@ -205,6 +207,28 @@ static void warn_of_memory(const sq_plan *p, int node_given)
           fit == 1 ? "" : "s", at_once);
 }
 
+/* What a job of this plan would waste, or where it would end too early. */
+static void warn_of_job(const sq_plan *p)
+{
+  const char *said = getenv("SEQSPECTRA_RESTARTS");
+  const int restarts = said != NULL ? atoi(said) : default_restarts;
+  const sq_forecast *most = &p->forecast[0];
+  int nstart = 0;
+  for (int k = 0; k < p->nforecast; ++k) {
+    nstart = sq_max(nstart, p->forecast[k].nstart);
+    if (p->forecast[k].nrank > most->nrank) most = &p->forecast[k];
+  }
+  if (most->nrank > p->useful)
+    sq_warn("%d ranks: more than %d are of no use, and are charged; %d would be idle", most->nrank, p->useful,
+            most->idle);
+  if (p->model.warning_s <= 0)
+    sq_note("--time-limit=%g: of no use for a job, which is told to stop %d s before its end",
+            p->model.time_limit_s, SQ_PLAN_WARNING_S);
+  if (nstart - 1 > restarts)
+    sq_note("%d starts: a job is put back %d times, then it has to be submitted again (SEQSPECTRA_RESTARTS)",
+            nstart, restarts);
+}
+
 /* As on this machine: what cannot run is refused. */
 static sq_status check_node(const sq_plan *p, const char *node, const sq_plan_totals *t)
 {
@@ -229,6 +253,8 @@ static sq_status forecasts_make(sq_plan *p)
   for (int k = 0; k < p->nforecast; ++k)
     SQ_TRY(sq_forecast_run(&p->model, p->forecast[k].nrank, &p->forecast[k]));
   SQ_TRY(sq_forecast_useful(&p->model, &p->useful));
+  for (int k = 0; k < p->nforecast; ++k)
+    p->forecast[k].limit = sq_forecast_limit(&p->model, &p->forecast[k], p->useful);
 done:
   return st;
 }
@@ -239,24 +265,23 @@ static void plan_clear(sq_plan *p)
   free(p->row);
   free(p->row_of);
   free(p->speed);
+  free(p->options);
   sq_cells_destroy(&p->cells);
 }
 
 /* What a run takes from this command line, as words of a shell. */
 static sq_status write_options(sq_plan *p, const sq_words *set, int team, int threads)
 {
-  size_t used = 0;
-  p->options[0] = '\0';
-  for (int i = 0; i < set->n && used < sizeof p->options; ++i)
-    used += (size_t)snprintf(p->options + used, sizeof p->options - used, " --set '%s'", set->v[i]);
-  if (team > 0 && used < sizeof p->options)
-    used += (size_t)snprintf(p->options + used, sizeof p->options - used, " --team %d", team);
-  if (threads > 0 && used < sizeof p->options)
-    used += (size_t)snprintf(p->options + used, sizeof p->options - used, " --threads %d", threads);
-  if (used >= sizeof p->options)
-    return sq_fail(SQ_ERR_USAGE, "plan: options of more than %zu characters; write them into a file",
-                   sizeof p->options);
-  return SQ_OK;
+  size_t size = 0;
+  FILE *f = open_memstream(&p->options, &size);
+  if (f == NULL) return sq_fail(SQ_ERR_MEMORY, "no memory for the plan");
+  for (int i = 0; i < set->n; ++i) {
+    fputs(" --set ", f);
+    sq_plan_word(f, set->v[i]);
+  }
+  if (team > 0) fprintf(f, " --team %d", team);
+  if (threads > 0) fprintf(f, " --threads %d", threads);
+  return fclose(f) == 0 ? SQ_OK : sq_fail(SQ_ERR_MEMORY, "no memory for the plan");
 }
 
 sq_status sq_app_plan(int argc, char **argv)
@@ -266,7 +291,7 @@ sq_status sq_app_plan(int argc, char **argv)
   const double begun_s = sq_wall_s();
   int json = 0, team = 0, threads = 0;
   const char *ranks = "", *node = NULL;
-  sq_plan_totals t;
+  sq_plan_totals t = {0};
   p.model.time_limit_s = default_limit_s;
   const sq_option opt[] = {
       {"ranks", SQ_OPT_TEXT, &ranks, 0, 0},       {"team", SQ_OPT_INT, &team, 1, 1 << SQ_SHARD_BITS},
@@ -284,6 +309,7 @@ sq_status sq_app_plan(int argc, char **argv)
   SQ_TRY(sq_app_load(w.v[0], &set, &e));
   SQ_TRY(sq_cells_create(e, threads, &p.cells));
   SQ_TRY(sq_cells_check_memory(p.cells, 1, 1));
+  p.model.warning_s = p.model.time_limit_s > 2 * SQ_PLAN_WARNING_S ? SQ_PLAN_WARNING_S : 0;
   p.config = w.v[0];
   p.experiment = e;
   p.model.team = team > 0 ? team : sq_cells_said_team(p.cells);
@@ -301,13 +327,15 @@ sq_status sq_app_plan(int argc, char **argv)
   SQ_TRY(rows_time(&p));
   SQ_TRY(forecasts_make(&p));
   warn_of_memory(&p, node != NULL);
-  sq_plan_sum(&p, &t);
+  warn_of_job(&p);
+  SQ_TRY(sq_plan_sum(&p, &t));
   SQ_TRY(check_node(&p, node, &t));
   if (json)
     st = sq_plan_print_json(&p, &t);
   else
     sq_plan_print(&p, &t);
 done:
+  free(t.sbatch);
   plan_clear(&p);
   sq_experiment_destroy(&e);
   return st;

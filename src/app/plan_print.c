@@ -88,8 +88,10 @@ static void print_one_forecast(const sq_plan *p, const sq_plan_totals *t)
   if (p->cells->threads > 1) printf(" of %d threads", p->cells->threads);
   if (f->team > 1) printf(" in teams of %d", f->team);
   if (f->nrank > 1) printf(" (%s on one; %s if shared evenly)", b, c);
-  printf(", %s core-hours", format_number(a, t->core_hours));
-  if (f->nstart > 1) printf("; %d starts of %.3g h", f->nstart, p->model.time_limit_s / 3600);
+  printf(", %s core-hours of work, %s charged (ranks x threads x wall)", format_number(a, t->core_hours),
+         format_number(b, sq_plan_charged(p, f)));
+  format_own_unit(a, p->model.time_limit_s);
+  if (f->nstart > 1) printf("; %d starts of %s", f->nstart, a);
   if (f->idle > 0) printf("; %d of them idle", f->idle);
   printf("; ");
   print_useful(p);
@@ -97,19 +99,20 @@ static void print_one_forecast(const sq_plan *p, const sq_plan_totals *t)
 
 static void print_forecasts(const sq_plan *p, const sq_plan_totals *t)
 {
-  char number[32];
-  printf("%8s %5s %8s %7s %10s %10s %11s  %s\n", "ranks", "team", "idle", "starts", "wall", "bound",
-         "efficiency", "limited by");
+  char number[32], start[32];
+  printf("%8s %5s %8s %7s %10s %10s %11s %10s  %s\n", "ranks", "team", "idle", "starts", "wall", "bound",
+         "efficiency", "charged", "limited by");
   for (int k = 0; k < p->nforecast; ++k) {
     const sq_forecast *f = &p->forecast[k];
     char a[32], b[32];
     format_own_unit(a, f->wall_s);
     format_own_unit(b, f->bound_s);
-    printf("%8d %5d %8d %7d %10s %10s %9.1f %%  %s\n", f->nrank, f->team, f->idle, f->nstart, a, b,
-           100 * efficiency(f), sq_limit_name(f->limit));
+    printf("%8d %5d %8d %7d %10s %10s %9.1f %% %10s  %s\n", f->nrank, f->team, f->idle, f->nstart, a, b,
+           100 * efficiency(f), format_number(number, sq_plan_charged(p, f)), sq_limit_name(f->limit));
   }
-  printf("%s core-hours; starts of %.3g h; ", format_number(number, t->core_hours),
-         p->model.time_limit_s / 3600);
+  format_own_unit(start, p->model.time_limit_s);
+  printf("%s core-hours of work; charged: core-hours, ranks x threads x wall; starts of %s; ",
+         format_number(number, t->core_hours), start);
   print_useful(p);
 }
 
@@ -131,7 +134,7 @@ static void print_needs(const sq_plan *p, const sq_plan_totals *t)
   format_own_unit(c, t->checkpoint_s);
   printf("disk: checkpoints up to %s (one: %s, %s, %.2g %% of the time), %d files\n", a, b, c,
          100 * t->checkpoint_share, t->inodes);
-  if (t->sbatch[0] != '\0') printf("%s\n", t->sbatch);
+  if (t->sbatch != NULL) printf("%s\n", t->sbatch);
 }
 
 static void print_totals(const sq_plan *p, const sq_plan_totals *t)
@@ -148,7 +151,7 @@ static void print_totals(const sq_plan *p, const sq_plan_totals *t)
     print_forecasts(p, t);
   print_needs(p, t);
   if (p->rate > 0) {
-    printf("Times: training steps at %.3g GFLOP/s a rank (--rate), evaluations as a third of a step; spectra "
+    printf("Times: training steps at %.3g GFLOP/s a core (--rate), evaluations as a third of a step; spectra "
            "not counted.\n",
            p->rate);
     return;
@@ -212,6 +215,7 @@ static void add_totals(const sq_plan *p, const sq_plan_totals *t, cJSON *o)
                 {"wall_s", f->wall_s},
                 {"one_rank_s", f->work_s},
                 {"core_hours", t->core_hours},
+                {"core_hours_charged", sq_plan_charged(p, f)},
                 {"useful_ranks", p->useful},
                 {"team", f->team},
                 {"threads", p->cells->threads},
@@ -232,7 +236,7 @@ static void add_totals(const sq_plan *p, const sq_plan_totals *t, cJSON *o)
   for (size_t i = 0; i < sizeof number / sizeof *number; ++i)
     cJSON_AddNumberToObject(o, number[i].name, number[i].value);
   cJSON_AddStringToObject(o, "critical_path", sq_cells_label(p->cells, t->longest));
-  cJSON_AddStringToObject(o, "sbatch", t->sbatch);
+  cJSON_AddStringToObject(o, "sbatch", t->sbatch != NULL ? t->sbatch : "");
 }
 
 static void add_forecasts(const sq_plan *p, cJSON *array)
@@ -247,6 +251,7 @@ static void add_forecasts(const sq_plan *p, cJSON *array)
     cJSON_AddNumberToObject(j, "wall_s", f->wall_s);
     cJSON_AddNumberToObject(j, "bound_s", f->bound_s);
     cJSON_AddNumberToObject(j, "efficiency", efficiency(f));
+    cJSON_AddNumberToObject(j, "core_hours_charged", sq_plan_charged(p, f));
     cJSON_AddStringToObject(j, "limited_by", sq_limit_name(f->limit));
     cJSON_AddItemToArray(array, j);
   }

@@ -2,7 +2,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "plan.h"
 #include "sq/base.h"
@@ -48,7 +47,7 @@ static void sum_cells(const sq_plan *p, sq_plan_totals *t)
   }
 }
 
-/* The longest cell on one rank, and in the team in which it is done first. */
+/* The longest cell on one rank, and in the team that is asked for, else in that in which it is done first. */
 static void find_path(const sq_plan *p, sq_plan_totals *t)
 {
   for (int i = 0; i < p->cells->ncell; ++i) {
@@ -58,7 +57,9 @@ static void find_path(const sq_plan *p, sq_plan_totals *t)
     t->longest = i;
   }
   t->path_team_s = INFINITY;
-  for (int team = 1; team <= sq_cells_useful_team(p->cells, t->longest); team *= 2) {
+  const int said = p->model.team, first = sq_max(said, 1),
+            last = said > 0 ? said : sq_cells_useful_team(p->cells, t->longest);
+  for (int team = first; team <= last; team *= 2) {
     const double s = sq_forecast_cell_s(&p->model, t->longest, team);
     if (s >= t->path_team_s) continue;
     t->path_team_s = s;
@@ -76,49 +77,11 @@ static void find_nodes(const sq_plan *p, sq_plan_totals *t)
   t->ranks_node = fit < cores ? (int)fmax(0, fit) : cores;
   const int n = p->forecast[0].nrank;
   if (t->ranks_node > n) t->ranks_node = n;
+  t->rank_bytes = rank + (double)t->shared_bytes / sq_max(t->ranks_node, 1);
   t->nodes = t->ranks_node > 0 ? (n + t->ranks_node - 1) / t->ranks_node : 0;
 }
 
-/* Slurm's [days-]hours:minutes:seconds, rounded up to minutes. */
-static void format_limit(double s, char out[32])
-{
-  const long minutes = (long)ceil(s / 60);
-  sq_format(out, 32, "%02ld:%02ld:00", minutes / 60, minutes % 60);
-}
-
-/* The time that is asked for: what is planned and a quarter more, at most what a start may take. */
-static double time_asked(const sq_plan *p)
-{
-  const double planned = fmax(600, 1.25 * p->forecast[0].wall_s), limit = p->model.time_limit_s;
-  return planned < limit ? planned : limit;
-}
-
-static void write_sbatch(const sq_plan *p, sq_plan_totals *t)
-{
-  const char *name = sq_experiment_name(p->experiment);
-  const int threads = p->cells->threads;
-  const double rank =
-      margin * (double)(t->cell_bytes + t->base_bytes) + (double)t->shared_bytes / sq_max(t->ranks_node, 1);
-  char limit[32], script[160];
-  if (t->ranks_node == 0 || strpbrk(p->options, "\"$`\\") != NULL) return; /* not to be quoted */
-  format_limit(time_asked(p), limit);
-  sq_format(
-      t->sbatch, sizeof t->sbatch,
-      "sbatch --nodes=%d --ntasks=%d --ntasks-per-node=%d --cpus-per-task=%d --mem-per-cpu=%.0fM --time=%s",
-      t->nodes, p->forecast[0].nrank, t->ranks_node, threads, ceil(rank / threads / 1048576), limit);
-  const size_t used = strlen(t->sbatch);
-  sq_format(script, sizeof script, "jobs/%.100s.sbatch", name);
-  if (access(script, F_OK) == 0 && p->options[0] == '\0')
-    sq_format(t->sbatch + used, sizeof t->sbatch - used, " %s", script);
-  else
-    sq_format(t->sbatch + used, sizeof t->sbatch - used,
-              " --job-name=%.60s --requeue --signal=B:USR1@120 --open-mode=append --wrap=\"exec "
-              "jobs/slurm-run.sh %.120s "
-              "%.60s.h5%s\"",
-              name, p->config, name, p->options);
-}
-
-void sq_plan_sum(const sq_plan *p, sq_plan_totals *t)
+sq_status sq_plan_sum(const sq_plan *p, sq_plan_totals *t)
 {
   const sq_store_plan store = sq_cells_store_plan(p->cells);
   const sq_forecast *f = &p->forecast[0];
@@ -135,5 +98,5 @@ void sq_plan_sum(const sq_plan *p, sq_plan_totals *t)
   t->checkpoints_bytes = checkpoints_at_once(p, nteam);
   t->inodes =
       3 + 3 * at_once; /* results, lock, folder; two files of a running cell and the one that is written */
-  write_sbatch(p, t);
+  return sq_plan_write_job(p, t);
 }

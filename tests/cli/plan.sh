@@ -92,6 +92,50 @@ assert [x["team"] for x in f] == [1, 8, 16, 16], f
 assert f[3]["wall_s"] == f[2]["wall_s"] < f[1]["wall_s"] < f[0]["wall_s"] and f[3]["idle_ranks"] == 9904
 assert p["useful_ranks"] == 96 and f[2]["limited_by"] == "longest cell"
 END
+# Where teams help, the work is the limit; the longest cell is one only from the last useful rank on.  What is charged is not the work.
+plan equal.json --rate 0.001 --ranks 12,24,48,96,200
+python3 - plan.json <<'END' || fail "limits"
+import json, sys
+p = json.load(open(sys.argv[1]))
+f = p["forecasts"]
+assert [x["limited_by"] for x in f] == 3 * ["work"] + 2 * ["longest cell"], f
+for x in f:
+    charged = x["ranks"] * x["wall_s"] / 3600
+    assert abs(x["core_hours_charged"] - charged) < 1e-9 * charged and x["core_hours_charged"] >= p["core_hours"], x
+END
+grep -q 'warning: 200 ranks: more than 96 are of no use, and are charged; 104 would be idle' err.txt || fail "idle: $(cat err.txt)"
+plan equal.json --rate 0.001 --ranks 96
+grep -q 'of no use' err.txt && fail "96 ranks are not too many: $(cat err.txt)"
+# --rate is that of a core: 16 shards are four for each of four threads or of four ranks, two for each of three.
+plan equal.json --rate 1 --ranks 24 --team 4 && cp plan.json ranks.json
+python3 - "$(number ranks.json critical_path_team)" "$(number ranks.json critical_path_team_s)" "$(number ranks.json wall_s)" <<'END' || fail "--team is not that of the critical path"
+import sys
+team, cell, wall = map(float, sys.argv[1:])
+sys.exit(not (team == 4 and cell < wall < cell + 10))
+END
+for threads in 1:1 2:2 3:2 4:4 8:8 16:16; do
+  plan equal.json --rate 1 --ranks 6 --team 1 --threads ${threads%:*}
+  python3 - plan.json ranks.json ${threads#*:} <<'END' || fail "--rate with ${threads%:*} threads"
+import json, sys
+p, q = (json.load(open(f)) for f in sys.argv[1:3])
+want = q["critical_path_s"] / float(sys.argv[3])
+assert abs(p["critical_path_s"] - want) < 0.001 * want, (p["critical_path_s"], want)
+END
+done
+# A job is told two minutes before its end; shorter ones have no line, and more starts than a job has are said.
+plan equal.json --rate 1 --team 1 --ranks 6 --time-limit 300
+python3 - plan.json <<'END' || fail "the time that a job has"
+import json, math, sys
+p = json.load(open(sys.argv[1]))
+cell, useful = p["critical_path_s"], 300 - 120 - p["start_s"]
+assert p["starts"] in (math.ceil(cell / useful), math.ceil(cell / (useful - 2 * p["checkpoint_s"]))), (p["starts"], cell / useful)
+assert "--time=00:05:00" in p["sbatch"]
+END
+expect 0 -- "$s" plan equal.json --rate 0.1 --team 1 --ranks 6 --time-limit 240
+grep -q 'note: --time-limit=240: of no use for a job, which is told to stop 120 s before its end' err.txt || fail "a short job: $(cat err.txt)"
+grep -qE 'note: [0-9]+ starts: a job is put back 200 times' err.txt || fail "many starts: $(cat err.txt)"
+grep -q '^sbatch' out.txt && fail "a job of 240 s"
+grep -qE '; [0-9]+ starts of 4 min; ' out.txt || fail "minutes: $(cat out.txt)"
 # A time limit: a start has a tenth less, at most 30 s, and its own beginning; what was begun goes on.
 plan equal.json --rate 1 --team 1 --ranks 6 --time-limit 100
 python3 - plan.json <<'END' || fail "time limit"
@@ -110,8 +154,39 @@ expect 2 'plan: --node=48: expected CORES:GB' -- "$s" plan equal.json --node 48
 
 # ---- the job
 expect 0 -- "$s" plan equal.json --rate 1 --ranks 6 --node 4:192 --time-limit 7200
-grep -qE '^sbatch --nodes=2 --ntasks=6 --ntasks-per-node=4 --cpus-per-task=1 --mem-per-cpu=[0-9]+M --time=0[012]:[0-9]{2}:00 .*exec jobs/slurm-run.sh equal.json [a-z]+.h5"$' out.txt ||
+grep -qE '^sbatch --nodes=2 --ntasks=6 --ntasks-per-node=4 --cpus-per-task=1 --mem-per-cpu=[0-9]+M --time=0[012]:[0-9]{2}:00 --job-name=long .*' out.txt ||
   fail "sbatch: $(cat out.txt)"
+# The line as a shell takes it, from another folder, with a long path and characters of the shell: the words that the job's body gets.
+long="$dir/it's a \$HOME/$(printf 'x%.0s' $(seq 200))"
+mkdir -p "$long" bin home/jobs
+cp equal.json softmax.json "$long"
+cat >bin/sbatch <<'END'
+#!/bin/sh
+for w; do case $w in --wrap=*) exec sh -c "${w#--wrap=}" ;; esac; done
+END
+cat >home/jobs/slurm-run.sh <<'END'
+#!/bin/sh
+printf '%s\n' "$OPENBLAS_CORETYPE" "$@"
+END
+chmod +x bin/sbatch home/jobs/slurm-run.sh
+export SEQSPECTRA_HOME=$dir/home
+(cd "$long" && "$s" plan equal.json --rate 1 --ranks 6 --node 4:192 --set run.team=1 --threads 2 2>/dev/null) | grep '^sbatch' >line.sh
+(cd / && env -u OPENBLAS_CORETYPE PATH="$dir/bin:$PATH" bash "$dir/line.sh") >words.txt
+printf '%s\n' Haswell "$long/equal.json" long.h5 --set run.team=1 --threads 2 | diff - words.txt || fail "the job gets other words: $(cat line.sh)"
+# A script of the name of another file does not run this one; that of the same tree does, from there and from elsewhere.
+mkdir -p tree/configs/grids tree/jobs jobs
+cp equal.json softmax.json tree/configs/grids
+# shellcheck disable=SC2016
+echo 'exec "${SEQSPECTRA_HOME:-.}/jobs/slurm-run.sh" configs/grids/equal.json "${RESULTS:-equal.h5}"' | tee tree/jobs/equal.sbatch >jobs/equal.sbatch
+line() { (cd "$1" && "$s" plan "$2" --rate 1 --ranks 6 2>/dev/null) | grep 'sbatch '; }
+line . equal.json | grep -q -- '--wrap=' || fail "a script that runs another file: $(line . equal.json)"
+line tree configs/grids/equal.json | grep -qE '^sbatch .* jobs/equal.sbatch$' || fail "from the tree: $(line tree configs/grids/equal.json)"
+line . tree/configs/grids/equal.json | grep -qE '^SEQSPECTRA_HOME=[^ ]+/tree sbatch .*/tree/jobs/equal.sbatch$' || fail "from elsewhere: $(line . tree/configs/grids/equal.json)"
+mkdir -p configs/grids && cp equal.json softmax.json configs/grids
+line . tree/configs/grids/equal.json | grep -q -- '--wrap=' || fail "the script would run the other file: $(line . tree/configs/grids/equal.json)"
+sed -i s/equal.json/other.json/ tree/jobs/equal.sbatch
+line tree configs/grids/equal.json | grep -q -- '--wrap=' || fail "the script names another file"
+unset SEQSPECTRA_HOME
 for node in 4:1e-9 4:0.0001 4:0.036; do
   expect 2 "plan: --node=$node: no rank fits: the largest cell needs [0-9.]+ MB of memory, the program 35.0 MB" -- \
     "$s" plan equal.json --rate 1 --ranks 6 --node $node
