@@ -5,9 +5,12 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
+#include "../src/base/process_impl.h"
 #include "sq/base.h"
 #include "sq/linalg.h"
 #include "sq/rng.h"
@@ -129,6 +132,84 @@ static void edit_distance_and_hash_have_known_values(void **state)
   assert_true(sq_hash(SQ_HASH_START, "foobar", 6) == UINT64_C(0x85944171f73967e8)); /* FNV-1a test vector */
 }
 
+/* A folder of control groups; files are made with the folders above them and removed again with them. */
+static char groups[64];
+
+static void group_file(const char *name, const char *text)
+{
+  char path[256];
+  sq_format(path, sizeof path, "%s/%s", groups, name);
+  for (char *slash = path + strlen(groups); (slash = strchr(slash + 1, '/')) != NULL;) {
+    *slash = '\0';
+    mkdir(path, 0777);
+    *slash = '/';
+  }
+  FILE *f = fopen(path, "w");
+  assert_non_null(f);
+  assert_true(fputs(text, f) >= 0);
+  assert_int_equal(fclose(f), 0);
+}
+
+static void group_remove(const char *name)
+{
+  char path[256];
+  sq_format(path, sizeof path, "%s/%s", groups, name);
+  unlink(path);
+  for (char *slash; (slash = strrchr(path, '/')) != NULL && strlen(path) > strlen(groups);) {
+    *slash = '\0';
+    rmdir(path);
+  }
+}
+
+static void the_least_limit_of_nested_control_groups_counts(void **state)
+{
+  (void)state;
+  static const char *const file[][2] = {{"memory.max", "9000\n"},
+                                        {"job/memory.max", "2000\n"},
+                                        {"job/step/memory.max", "max\n"},
+                                        {"job/step/task/memory.max", "3000\n"},
+                                        {"cpu.max", "max 100000\n"},
+                                        {"job/cpu.max", "400000 100000\n"},
+                                        {"job/step/cpu.max", "250000 100000\n"}};
+  enum { N = sizeof file / sizeof *file };
+  sq_format(groups, sizeof groups, "/tmp/sq_groups_XXXXXX");
+  assert_non_null(mkdtemp(groups));
+  for (int i = 0; i < N; ++i) group_file(file[i][0], file[i][1]);
+  assert_true(sq_cgroup_bytes(groups, "0::/job/step/task\n") == 2000);
+  assert_true(sq_cgroup_bytes(groups, "0::/\n") == 9000);
+  assert_true(sq_cgroup_bytes(groups, "0::/job\n") == 2000);
+  assert_true(sq_cgroup_bytes(groups, "0::/of/the/host\n") == 9000); /* as a container sees it */
+  assert_true(sq_cgroup_bytes(groups, "") == 9000);
+  assert_true(sq_cgroup_cores(groups, "0::/job/step/task\n") == 2.5);
+  assert_true(sq_cgroup_cores(groups, "0::/job\n") == 4);
+  assert_true(sq_cgroup_cores(groups, "0::/\n") == 0);
+  for (int i = 0; i < N; ++i) group_remove(file[i][0]);
+  rmdir(groups);
+}
+
+static void control_groups_of_version_1_have_a_folder_each(void **state)
+{
+  (void)state;
+  static const char text[] =
+      "5:cpuset:/\n4:memory:/slurm/job\n3:cpuacct,cpu:/slurm/job\n1:name=systemd:/\n0::/\n";
+  static const char *const file[][2] = {{"memory/memory.limit_in_bytes", "9223372036854771712\n"},
+                                        {"memory/slurm/memory.limit_in_bytes", "5000\n"},
+                                        {"memory/slurm/job/memory.limit_in_bytes", "7000\n"},
+                                        {"cpuacct,cpu/slurm/job/cpu.cfs_quota_us", "150000\n"},
+                                        {"cpuacct,cpu/slurm/job/cpu.cfs_period_us", "100000\n"},
+                                        {"cpuacct,cpu/slurm/cpu.cfs_quota_us", "-1\n"},
+                                        {"cpuacct,cpu/slurm/cpu.cfs_period_us", "100000\n"}};
+  enum { N = sizeof file / sizeof *file };
+  sq_format(groups, sizeof groups, "/tmp/sq_groups_XXXXXX");
+  assert_non_null(mkdtemp(groups));
+  for (int i = 0; i < N; ++i) group_file(file[i][0], file[i][1]);
+  assert_true(sq_cgroup_bytes(groups, text) == 5000);
+  assert_true(sq_cgroup_cores(groups, text) == 1.5);
+  assert_true(sq_cgroup_bytes(groups, "2:cpuset,memory_other:/slurm\n") == 0);
+  for (int i = 0; i < N; ++i) group_remove(file[i][0]);
+  rmdir(groups);
+}
+
 static void fill(sq_rng *r, size_t n, double *x)
 {
   for (size_t i = 0; i < n; ++i) x[i] = sq_rng_normal(r);
@@ -212,6 +293,8 @@ int main(void)
       cmocka_unit_test(memory_that_cannot_be_had_is_an_error_with_its_size),
       cmocka_unit_test(the_first_error_stays_on_one_line_and_takes_prefixes),
       cmocka_unit_test(edit_distance_and_hash_have_known_values),
+      cmocka_unit_test(the_least_limit_of_nested_control_groups_counts),
+      cmocka_unit_test(control_groups_of_version_1_have_a_folder_each),
       cmocka_unit_test(products_equal_the_triple_loop),
       cmocka_unit_test(qr_keeps_the_gram_matrix_and_svd_its_values),
   };
