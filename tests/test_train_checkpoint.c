@@ -295,6 +295,28 @@ static void a_file_of_another_owner_is_not_read(void **state)
   assert_int_equal(read_state("me too", note), -1);
 }
 
+static void a_pipe_in_its_place_is_a_damaged_checkpoint(void **state)
+{
+  (void)state;
+  char note[512];
+  sq_checkpoint_remove(path);
+  write_state(1, "me");
+  assert_int_equal(rename(path, old), 0);
+  assert_int_equal(mkfifo(path, 0666), 0);
+  assert_int_equal(read_state("me", note), 1);
+  assert_non_null(strstr(note, "not a regular file; the one before is taken"));
+}
+
+static void a_folder_that_was_removed_is_made_again(void **state)
+{
+  (void)state;
+  char note[512];
+  sq_checkpoint_remove(path);
+  assert_int_equal(rmdir(dir), 0);
+  write_state(1, "me");
+  assert_int_equal(read_state("me", note), 1);
+}
+
 /* A file system that takes no more bytes. */
 static void a_write_that_fails_leaves_the_checkpoint_before(void **state)
 {
@@ -331,6 +353,8 @@ int main(void)
       cmocka_unit_test(every_damaged_byte_is_found_and_the_one_before_is_taken),
       cmocka_unit_test(a_damaged_checkpoint_does_not_outlive_the_one_before),
       cmocka_unit_test(a_file_of_another_owner_is_not_read),
+      cmocka_unit_test(a_pipe_in_its_place_is_a_damaged_checkpoint),
+      cmocka_unit_test(a_folder_that_was_removed_is_made_again),
       cmocka_unit_test(a_write_that_fails_leaves_the_checkpoint_before),
   };
   return cmocka_run_group_tests(tests, make_directory, remove_directory);

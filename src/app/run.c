@@ -243,6 +243,15 @@ static sq_status checkpoints_open(const run *r, int fresh)
   return SQ_OK;
 }
 
+/* Rank 0: before the results file is made. */
+static sq_status checkpoints_check(const run *r)
+{
+  struct stat is;
+  if (stat(r->checkpoints, &is) != 0 || S_ISDIR(is.st_mode)) return SQ_OK;
+  return sq_fail(SQ_ERR_IO, "%s is in the way of the folder of checkpoints: it is not a folder",
+                 r->checkpoints);
+}
+
 /* Rank 0: bits may differ between kinds of CPU and BLAS kernels, and a grid's cells are to be comparable. */
 static sq_status same_machine(const run *r)
 {
@@ -273,6 +282,7 @@ static sq_status file_open(run *r)
                    r->path);
   warn_of_file_system(r);
   if (r->o.resume && !exists) sq_note("%s does not exist yet: nothing to resume, starting it", r->path);
+  SQ_TRY(sq_app_agree(sq_app_rank() == 0 ? checkpoints_check(r) : SQ_OK));
   if (exists) {
     if (!r->o.other_cpu) SQ_TRY(sq_app_agree(sq_app_rank() == 0 ? same_machine(r) : SQ_OK));
     SQ_TRY(sq_app_agree(sq_store_resume(MPI_COMM_WORLD, r->path, &plan, &r->store)));

@@ -70,6 +70,18 @@ static int write_content(int fd, const char *owner, const sq_train_state *s)
   return write_all(fd, &hash, sizeof hash);
 }
 
+/* Opens a new file; the folder is made again if somebody removed it. */
+static int open_new(const char *path)
+{
+  const int flags = O_WRONLY | O_CREAT | O_TRUNC | O_NONBLOCK | O_CLOEXEC;
+  char copy[4096];
+  const int fd = open(path, flags, 0666);
+  if (fd >= 0 || errno != ENOENT) return fd;
+  sq_format(copy, sizeof copy, "%s", path);
+  if (mkdir(dirname(copy), 0777) != 0 && errno != EEXIST) return -1;
+  return open(path, flags, 0666);
+}
+
 /* Makes the renames in path's directory last. */
 static int sync_directory(const char *path)
 {
@@ -100,7 +112,7 @@ sq_status sq_checkpoint_write(const char *path, const char *owner, const sq_trai
   names n;
   sq_status st = names_of(path, &n);
   if (st != SQ_OK) return st;
-  const int fd = open(n.temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+  const int fd = open_new(n.temporary);
   if (fd < 0) return sq_fail(SQ_ERR_IO, "%s: %s", n.temporary, strerror(errno));
   int failed = write_content(fd, owner, s) != 0 || fsync(fd) != 0;
   int error = errno;
@@ -180,11 +192,19 @@ static const char *read_pass(FILE *f, const char *owner, const sq_train_state *s
 /* 0: no such file; -1: there is one that cannot be used, *wrong says why. */
 static int read_file(const char *path, const char *owner, sq_train_state *s, const char **wrong)
 {
-  FILE *f = fopen(path, "rb");
+  const int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC); /* a pipe without a writer would block */
+  struct stat is;
   *wrong = NULL;
-  if (f == NULL) {
+  if (fd < 0) {
     if (errno == ENOENT) return 0;
     *wrong = strerror(errno);
+    return -1;
+  }
+  const int regular = fstat(fd, &is) == 0 && S_ISREG(is.st_mode);
+  FILE *f = regular ? fdopen(fd, "rb") : NULL;
+  if (f == NULL) {
+    *wrong = regular ? strerror(errno) : "it is not a regular file";
+    close(fd);
     return -1;
   }
   *wrong = read_pass(f, owner, s, 0, &s->step);

@@ -73,6 +73,11 @@ grep -Eq "^seqspectra: rank 0: cell [0-5] .*: ckpt.h5.ckpt/cell-[0-5]: it is tru
   fail "a truncated checkpoint: $(cat err.txt)"
 same_numbers long.h5 ckpt.h5
 
+# A file where the checkpoints go: nothing is made.
+touch way.h5.ckpt
+expect 4 'way.h5.ckpt is in the way' -- "$s" run tiny.json --out way.h5
+[ -e way.h5 ] && fail "no place for checkpoints, but a file was made"
+
 # Another grid is refused with what differs; a folder that takes no files is named.
 expect 2 'whole.h5.*train.total_steps.*60.*70' -- "$s" run tiny.json --out whole.h5 --resume --set train.total_steps=70
 expect 4 'nowhere/x.h5' -- "$s" run tiny.json --out nowhere/x.h5
