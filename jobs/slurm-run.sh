@@ -72,7 +72,8 @@ if [ -n "${SLURM_JOB_ID:-}" ]; then
 fi
 
 report() { [ ! -e "$out" ] || "$program" status "$out" 2>/dev/null | head -n 1; }
-before=$(report)
+ended() { grep -oE '[1-9][0-9]* (done|diverged|failed)' <<<"$1"; } # cells, of a report
+before=$(ended "$(report)")
 fruitless=0 count=$out.ckpt/fruitless
 [ ! -r "$count" ] || { fruitless=$(cat "$count"); rm -f "$count"; } # the program removes the folder when it is empty
 mark=$(mktemp) # when this start began
@@ -89,11 +90,12 @@ if [ -z "$asked" ]; then
 fi
 trap '' USR1 TERM
 
-# Starts in a row that ended without a new checkpoint or result: a time limit that is too short would go on for ever.
+# Starts in a row that ended without a new checkpoint or result: a time limit that is too short would go on for ever.  The
+# program writes a checkpoint at a stop only if a step, an evaluation or a stage of spectra was finished since the last one.
 summary=$(report)
-if [ "$rc" = 75 ] && [ "$summary" = "$before" ] && [ -z "$(find "$out.ckpt" -newer "$mark" -type f 2>/dev/null)" ]; then
+if [ "$rc" = 75 ] && [ "$(ended "$summary")" = "$before" ] && [ -z "$(find "$out.ckpt" -newer "$mark" -type f 2>/dev/null)" ]; then
   fruitless=$((fruitless + 1))
-  [ ! -d "$out.ckpt" ] || echo "$fruitless" >"$count"
+  mkdir -p "$out.ckpt" && echo "$fruitless" >"$count"
 fi
 rm -f "$mark"
 
@@ -108,19 +110,24 @@ ended_from_outside() {
   case $state in *Reason=TimeLimit*) return 1 ;; esac
 }
 
-back= next=
+back= next= advice=
 if [ "$rc" = 75 ] && [ -n "${SLURM_JOB_ID:-}" ]; then
   if ended_from_outside; then
     next="; not put back: cancelled or preempted"
   elif [ "$restarts" -ge "${SEQSPECTRA_RESTARTS:-200}" ]; then
     next="; not put back: restarted $restarts times already (SEQSPECTRA_RESTARTS)"
   elif [ "$fruitless" -ge 3 ]; then
-    next="; not put back: the last $fruitless starts got nowhere, the time limit is too short"
+    next="; not put back: $fruitless starts in a row finished no step, no stage and no cell"
+    rm -f "$count" # the next job begins to count anew
+    rmdir "$out.ckpt" 2>/dev/null
   else
     back=1 next="; put back into the queue"
   fi
 fi
+[ "$fruitless" -lt 3 ] || advice="seqspectra: the time limit is shorter than a step or a stage of spectra takes: submit again with a longer --time, or with a new \
+results file and stages that are shorter (analysis.batch_size) and fewer (analysis.snapshots)"
 echo "seqspectra: job $job, start $((restarts + 1)): status $rc; ${summary:-no results file}$next"
+[ -z "$advice" ] || echo "$advice"
 if [ -n "$back" ]; then
   if scontrol requeue "$job"; then
     sleep 60 # the batch system ends this script

@@ -95,6 +95,27 @@ static void a_run_stopped_anywhere_continues_bit_for_bit(void **state)
   sq_experiment_destroy(&e);
 }
 
+static void a_stop_that_has_gained_nothing_writes_no_checkpoint(void **state)
+{
+  (void)state;
+  sq_experiment *e = experiment(3, 3, RUN, DATA_SMALL, MODEL_SMALL);
+  static const int stop_at[] = {1, 1, 2, 1}; /* before the first step there is the stage `init` to keep */
+  static const int saves[] = {1, 0, 1, 0}, restored[] = {-1, 0, 0, 1};
+  sq_checkpoint_remove(path);
+  for (size_t i = 0; i < sizeof saves / sizeof *saves; ++i) {
+    trace t = {.checkpoint = path, .stop_at_poll = stop_at[i]};
+    assert_int_equal(run_with(e, &t, NULL), SQ_OK);
+    assert_int_equal(t.result.outcome, SQ_OUTCOME_STOPPED);
+    assert_int_equal(t.nsave, saves[i]);
+    assert_int_equal(t.restored_step, restored[i]);
+    assert_int_equal(sq_checkpoint_step(path), i < 2 ? 0 : 1);
+    trace_clear(&t);
+  }
+  sq_checkpoint_remove(path);
+  assert_int_equal(sq_checkpoint_step(path), -1);
+  sq_experiment_destroy(&e);
+}
+
 static void a_killed_run_continues_from_its_last_checkpoint(void **state)
 {
   (void)state;
@@ -347,6 +368,7 @@ int main(void)
 {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(a_run_stopped_anywhere_continues_bit_for_bit),
+      cmocka_unit_test(a_stop_that_has_gained_nothing_writes_no_checkpoint),
       cmocka_unit_test(a_killed_run_continues_from_its_last_checkpoint),
       cmocka_unit_test(a_run_that_met_its_stop_criterion_takes_no_more_steps),
       cmocka_unit_test(two_checkpoints_are_kept),

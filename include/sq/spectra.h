@@ -36,7 +36,7 @@ typedef struct sq_spectra sq_spectra;
 sq_status sq_spectra_create(const sq_config *c, const sq_model *m, const char *protocol, int nsample,
                             int seq_len, sq_spectra **s);
 void sq_spectra_destroy(sq_spectra **s);
-/* poll (or NULL) is called between sequences, and within the systems of time-invariant layers between calls of BLAS and
+/* poll (or NULL) is called between sequences (protocol dsf: and heads), and within the systems of time-invariant layers between calls of BLAS and
    LAPACK and between the values of a sweep: where it returns
    nonzero, sq_spectra_run stops there and returns SQ_STOPPED without an error text. */
 void sq_spectra_poll(sq_spectra *s, int (*poll)(void *user), void *user);

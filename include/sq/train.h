@@ -151,7 +151,8 @@ typedef struct {
   /* Before each step and each evaluation batch; nonzero stops the run (SQ_OUTCOME_STOPPED). */
   int (*poll)(void *user, long step, long total);
   /* Checkpoints.  restore: once, before anything else; fills the state and sets *restored, or leaves both.  due:
-     before each step, nonzero: save now.  save: then, and when the run stops. */
+     before each step, nonzero: save now.  save: then, and when the run stops and has come
+     further than the state that was restored, or than its beginning. */
   sq_status (*restore)(void *user, const sq_train_state *s, int *restored);
   int (*due)(void *user, long step);
   sq_status (*save)(void *user, const sq_train_state *s);
@@ -197,5 +198,7 @@ int sq_checkpoint_read(const char *path, const char *owner, sq_train_state *s, c
 void sq_checkpoint_remove(const char *path);
 /* Whether there is one, whole or not, of whomever. */
 int sq_checkpoint_exists(const char *path);
+/* Steps done in the newest one, from its head alone; -1: there is none, or it is not of this version. */
+long sq_checkpoint_step(const char *path);
 /* Bytes of one file, for `plan`. */
 size_t sq_checkpoint_bytes(const char *owner, const sq_train_state *s);

@@ -93,6 +93,16 @@ size_t sq_fields_bytes(const sq_field *f, int n);
 typedef struct {
   double count, bytes, save_s, cell_s; /* checkpoints written, bytes of all, seconds; of all cells */
 } sq_save_tally;
+/* How long a rank, alone or the first of its team, does not hear a stop, and what it then still has to do. */
+typedef struct {
+  double
+      stretch_s; /* longest so far between two polls within a cell: a step, a batch, a piece of the spectra */
+  double begin_s; /* longest so far from a cell's start to its first poll: data, model, checkpoint */
+  double save_s;  /* what a checkpoint of the cell that runs, or of the last one, will take */
+  double saved_s, saved_bytes; /* of the checkpoint that took longest; 0: none was written yet */
+  int in_cell;                 /* past its first poll */
+  int savers;                  /* ranks of this machine that may write checkpoints at the same time */
+} sq_pace;
 typedef struct {
   const sq_cells *cells;
   sq_store *store;
@@ -102,11 +112,12 @@ typedef struct {
   sq_task *task;                      /* the last one opened: cells that follow often share it */
   char *task_key;                     /* its data key */
   sq_save_tally saves;                /* of this rank as the first of its team */
+  sq_pace pace;
   double first_step_s; /* from the program's start to the end of this rank's first step; 0: none */
 } sq_worker_state;
 
 /* ---- run.c ------------------------------------------------------------------------------------------- */
-/* Seconds after which a run that has `left` stops its cells. */
+/* Seconds after which a run that has `left` ends its cells at the latest: it stops them earlier, by sq_pace_s(). */
 double sq_before_limit_s(double left);
 
 struct sq_grid;
@@ -114,6 +125,8 @@ struct sq_grid;
    waiting.  Other errors are the file's. */
 sq_status sq_job_run(sq_worker_state *w, struct sq_grid *g, int i);
 void sq_job_clear(sq_worker_state *w);
+/* Seconds from a stop to the end of the cell that runs; between cells, what the next one takes at least. */
+double sq_pace_s(const sq_pace *p);
 
 /* ---- segment.c --------------------------------------------------------------------------------------- */
 /* Collective on comm; hosts and ranks are those of comm, complete on its rank 0. */

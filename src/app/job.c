@@ -29,13 +29,55 @@ typedef struct {
   double saved_s;  /* when it was written, or the cell began */
   double start_s;  /* when this start of the cell began */
   double before_s; /* what the starts took whose state it goes on from */
-  int kept;        /* there is one: this start wrote it or goes on from it */
+  double polled_s; /* when it last could hear a stop */
+  int kept;        /* there is a checkpoint: this start wrote it or goes on from it */
 } job;
+
+/* Bytes a second, of all ranks of a machine together, until a checkpoint has been written: a local disk took 240 to
+ * 340 MB/s (jobs/README.md). */
+static const double assumed_rate = 200e6;
 
 /* Of all starts. */
 static double wall_so_far(const job *j)
 {
   return j->before_s + sq_wall_s() - j->start_s;
+}
+
+/* ---- how long a stop takes --------------------------------------------------------------------------- */
+
+double sq_pace_s(const sq_pace *p)
+{
+  return (p->in_cell ? 0 : p->begin_s) + p->stretch_s + p->save_s;
+}
+
+/* Here it hears a stop.  A team's others wait for the first during spectra: they measure nothing. */
+static void pace_poll(job *j)
+{
+  sq_pace *p = &j->w->pace;
+  const double now = sq_wall_s();
+  double *longest = p->in_cell ? &p->stretch_s : &p->begin_s;
+  if (j->team.rank > 0) return;
+  *longest = fmax(*longest, now - j->polled_s);
+  p->in_cell = 1;
+  j->polled_s = now;
+}
+
+static void pace_expect(job *j)
+{
+  sq_pace *p = &j->w->pace;
+  const double bytes = (double)sq_checkpoint_bytes(j->owner, &j->plan->state);
+  p->save_s =
+      p->saved_bytes > 0 ? p->saved_s * fmax(1, bytes / p->saved_bytes) : bytes * p->savers / assumed_rate;
+}
+
+static void pace_saved(job *j, double bytes, double s)
+{
+  sq_pace *p = &j->w->pace;
+  if (s > p->saved_s) {
+    p->saved_s = s;
+    p->saved_bytes = bytes;
+  }
+  pace_expect(j);
 }
 
 /* ---- hooks of the training --------------------------------------------------------------------------- */
@@ -54,6 +96,7 @@ static int poll(void *user, long step, long total)
   if (j->from < 0) j->from = step;
   if (step > j->from && j->w->first_step_s == 0) note_first_step(j);
   j->fraction = total > 0 ? (double)step / (double)total : 0;
+  pace_poll(j);
   return sq_grid_poll(j->g, j->fraction);
 }
 
@@ -61,6 +104,7 @@ static int poll(void *user, long step, long total)
 static int poll_spectra(void *user)
 {
   job *j = user;
+  pace_poll(j);
   return sq_grid_poll(j->g, j->fraction);
 }
 
@@ -117,6 +161,7 @@ static sq_status restore(void *user, const sq_train_state *s, int *restored)
   else
     st = sq_store_cell_clear(j->w->store, j->cell);
   j->file_failed |= st != SQ_OK;
+  j->saved = *restored;
   j->saved_s = sq_wall_s();
   return st;
 }
@@ -141,10 +186,13 @@ static sq_status save(void *user, const sq_train_state *s)
   if (st == SQ_OK) st = sq_checkpoint_write(j->checkpoint, j->owner, s);
   j->saved_s = sq_wall_s();
   tally->save_s += j->saved_s - start;
+  j->polled_s += j->saved_s - start; /* no part of the stretch */
   if (st == SQ_OK) {
+    const double bytes = (double)sq_checkpoint_bytes(j->owner, s);
     j->kept = 1;
     ++tally->count;
-    tally->bytes += (double)sq_checkpoint_bytes(j->owner, s);
+    tally->bytes += bytes;
+    pace_saved(j, bytes, j->saved_s - start);
     return st;
   }
   tell(j, sq_error_text());
@@ -238,8 +286,11 @@ static sq_status begin(job *j)
   const sq_status st = sq_store_cell_running(j->w->store, j->cell, sq_grid_rank(j->g), j->w->host);
   j->file_failed = st != SQ_OK;
   sq_format(j->checkpoint, sizeof j->checkpoint, "%s/cell-%d", j->w->checkpoints, j->cell);
-  if (st == SQ_OK) j->owner = sq_cells_owner(j->config);
-  return st == SQ_OK && j->owner == NULL ? SQ_ERR_MEMORY : st;
+  if (st != SQ_OK) return st;
+  j->owner = sq_cells_owner(j->config);
+  if (j->owner == NULL) return SQ_ERR_MEMORY;
+  pace_expect(j);
+  return SQ_OK;
 }
 
 sq_status sq_job_run(sq_worker_state *w, sq_grid *g, int i)
@@ -251,6 +302,7 @@ sq_status sq_job_run(sq_worker_state *w, sq_grid *g, int i)
            .config = sq_experiment_cell(w->cells->experiment, i),
            .plan = &w->cells->plan[i],
            .start_s = sq_wall_s()};
+  j.polled_s = j.start_s;
   j.team = (sq_team){.user = g,
                      .exchange = sq_grid_exchange,
                      .start = sq_grid_start,
@@ -262,6 +314,8 @@ sq_status sq_job_run(sq_worker_state *w, sq_grid *g, int i)
   if (j.team.rank == 0) {
     w->saves.cell_s += sq_wall_s() - j.start_s;
     st = finish(&j, st);
+    pace_poll(&j);
+    w->pace.in_cell = 0;
   }
   free(j.owner);
   return st;

@@ -17,7 +17,33 @@ static void print_name(const sq_results *r, int cell)
   if (strstr(c->label, " seed=") == NULL) printf(" (seed %llu)", (unsigned long long)c->seed);
 }
 
-static void print_running(const sq_results *r, int cell, const char *state)
+static int checkpoint_name(const char *results, int cell, char out[4224])
+{
+  const int n = snprintf(out, 4224, "%s.ckpt/cell-%d", results, cell);
+  return n > 0 && n < 4224;
+}
+
+static int has_checkpoint(const char *results, int cell)
+{
+  char path[4224];
+  return checkpoint_name(results, cell, path) && sq_checkpoint_exists(path);
+}
+
+/* Where the cell would go on. */
+static long checkpoint_step(const char *results, int cell)
+{
+  char path[4224];
+  return checkpoint_name(results, cell, path) ? sq_checkpoint_step(path) : -1;
+}
+
+static void print_waiting(const sq_results *r, int cell, long step)
+{
+  printf("  %-11s ", sq_cell_status_name(SQ_CELL_WAITING));
+  print_name(r, cell);
+  printf(": checkpoint of step %ld\n", step);
+}
+
+static void print_running(const sq_results *r, int cell, const char *state, long step)
 {
   const sq_results_cell *c = sq_results_cell_at(r, cell);
   sq_eval_record *e = NULL;
@@ -26,18 +52,23 @@ static void print_running(const sq_results *r, int cell, const char *state)
   print_name(r, cell);
   printf(" on rank %d, %s", c->rank, c->host);
   if (sq_results_history(r, cell, &e, &n) == SQ_OK && n > 0)
-    printf(": step %ld, validation loss %.4g, %s %.4f\n", e[n - 1].step, e[n - 1].valid_loss, c->metric,
+    printf(": step %ld, validation loss %.4g, %s %.4f", e[n - 1].step, e[n - 1].valid_loss, c->metric,
            e[n - 1].valid_metric);
   else
-    printf(": no evaluation yet\n");
+    printf(": no evaluation yet");
+  if (step >= 0) printf("; checkpoint of step %ld", step);
+  printf("\n");
   free(e);
 }
 
-static void print_cells(const sq_results *r, const char *running)
+static void print_cells(const sq_results *r, const char *path, const char *running)
 {
   for (int i = 0; i < sq_results_ncell(r); ++i) {
     const sq_results_cell *c = sq_results_cell_at(r, i);
-    if (c->status == SQ_CELL_RUNNING) print_running(r, i, running);
+    const int unfinished = c->status == SQ_CELL_RUNNING || c->status == SQ_CELL_WAITING;
+    const long step = unfinished ? checkpoint_step(path, i) : -1;
+    if (c->status == SQ_CELL_RUNNING) print_running(r, i, running, step);
+    if (c->status == SQ_CELL_WAITING && step >= 0) print_waiting(r, i, step);
     if (c->status != SQ_CELL_DIVERGED && c->status != SQ_CELL_FAILED) continue;
     printf("  %-11s ", sq_cell_status_name(c->status));
     print_name(r, i);
@@ -112,13 +143,6 @@ done:
   return st;
 }
 
-static int has_checkpoint(const char *results, int cell)
-{
-  char path[4224];
-  const int n = snprintf(path, sizeof path, "%s.ckpt/cell-%d", results, cell);
-  return n > 0 && n < (int)sizeof path && sq_checkpoint_exists(path);
-}
-
 sq_status sq_app_status(int argc, char **argv)
 {
   sq_words file;
@@ -147,7 +171,7 @@ sq_status sq_app_status(int argc, char **argv)
   }
   printf("\n");
   if (who[0] != '\0') printf("being written by %s\n", who);
-  print_cells(r, running);
+  print_cells(r, file.v[0], running);
   print_segments(r);
   if (!written) SQ_TRY(print_operators(file.v[0], ""));
   SQ_TRY(check(r, file.v[0]));

@@ -330,8 +330,8 @@ static void uniform_null(sq_spectra *s, int T, double *const *out)
   add_share(percent, sq_spectra_field(s, out, F_NULL_UNIFORM), &s->nuniform);
 }
 
-static void sequence_dsf(sq_spectra *s, const sq_real *theta, const sq_batch *one, void *work,
-                         double *const *out, int k)
+static sq_status sequence_dsf(sq_spectra *s, const sq_real *theta, const sq_batch *one, void *work,
+                              double *const *out, int k)
 {
   sq_tally tally = {0};
   sq_model_evaluate(s->model, theta, one, work, &tally);
@@ -339,9 +339,12 @@ static void sequence_dsf(sq_spectra *s, const sq_real *theta, const sq_batch *on
   uniform_null(s, one->rows.nrow, out);
   for (int l = 0; l < s->nlayer; ++l) {
     const sq_layer_view view = sq_model_layer(s->model, work, l);
-    for (int h = 0; h < sq_mixer_get(view.mixer)->heads(view.mixer); ++h)
+    for (int h = 0; h < sq_mixer_get(view.mixer)->heads(view.mixer); ++h) {
+      if (sq_spectra_stop(s)) return SQ_STOPPED;
       head_dsf(s, theta, &one->rows, &view, out, l, h, k);
+    }
   }
+  return SQ_OK;
 }
 
 /* ---- one sequence, protocol published ---------------------------------------------------------------- */
@@ -526,7 +529,7 @@ sq_status sq_spectra_run(sq_spectra *s, const sq_real *theta, const sq_batch *sa
 {
   const int longest = longest_of(sample), id[1] = {0};
   SQ_ASSERT(sample->rows.nseq <= s->nsample && longest <= s->seq_len);
-  const sq_status st = have_scratch(s);
+  sq_status st = have_scratch(s);
   if (st != SQ_OK) return st;
   for (int i = 0; i < s->nfield; ++i) fill_nan(sq_field_doubles(&s->field[i]), out[i]);
   if (s->lti) return sq_lti_analyse(s, theta, out);
@@ -547,8 +550,9 @@ sq_status sq_spectra_run(sq_spectra *s, const sq_real *theta, const sq_batch *sa
     if (s->published)
       sequence_published(s, theta, &one, work, out, k);
     else
-      sequence_dsf(s, theta, &one, work, out, k);
+      SQ_TRY(sequence_dsf(s, theta, &one, work, out, k));
   }
   summarise(s, out);
-  return SQ_OK;
+done:
+  return st;
 }

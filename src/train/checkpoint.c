@@ -260,6 +260,27 @@ int sq_checkpoint_exists(const char *path)
   return access(path, F_OK) == 0 || access(n.old, F_OK) == 0;
 }
 
+static long step_of(const char *path)
+{
+  uint64_t head[3];
+  FILE *f = fopen(path, "rb");
+  if (f == NULL) return -1;
+  const int known = fread(head, sizeof head, 1, f) == 1 && head[0] == MAGIC && head[1] == VERSION;
+  fclose(f);
+  return known ? (long)head[2] : -1;
+}
+
+long sq_checkpoint_step(const char *path)
+{
+  names n;
+  if (names_of(path, &n) != SQ_OK) {
+    sq_error_clear();
+    return -1;
+  }
+  const long step = step_of(path);
+  return step >= 0 ? step : step_of(n.old);
+}
+
 void sq_checkpoint_remove(const char *path)
 {
   names n;

@@ -33,7 +33,8 @@ typedef struct {
   sq_worker *worker;
   long epoch; /* of `order`; -1: none yet */
   progress at;
-  int finished; /* leave the loop: stopped, diverged or ended */
+  progress restored; /* at the start */
+  int finished;      /* leave the loop: stopped, diverged or ended */
 } run;
 
 /* ---- data -------------------------------------------------------------------------------------------- */
@@ -269,6 +270,15 @@ static sq_train_state state_of(run *r)
   return s;
 }
 
+/* Something is done that the checkpoint before does not have: a step, an evaluation, a stage.  A stage that was
+ * stopped half way is nothing. */
+static int advanced(const run *r)
+{
+  const progress *a = &r->at, *b = &r->restored;
+  return r->result->steps != b->result.steps || a->evals != b->evals || a->snapshot != b->snapshot ||
+         a->init_done != b->init_done;
+}
+
 static sq_status save(run *r)
 {
   sq_status st = SQ_OK;
@@ -305,6 +315,7 @@ static sq_status restore(run *r)
   } else {
     r->at = fresh;
   }
+  r->restored = r->at;
   return st;
 }
 
@@ -397,7 +408,7 @@ sq_status sq_train_cell(const sq_config *c, const sq_model *m, const sq_task *t,
   SQ_TRY(restore(&r));
   SQ_TRY(train(&r));
   if (result->outcome == SQ_OUTCOME_DONE) SQ_TRY(test(&r));
-  if (result->outcome == SQ_OUTCOME_STOPPED) SQ_TRY(save(&r));
+  if (result->outcome == SQ_OUTCOME_STOPPED && advanced(&r)) SQ_TRY(save(&r));
   if (result->outcome == SQ_OUTCOME_DIVERGED) result->test_loss = result->test_metric = NAN;
 done:
   sq_worker_destroy(&r.worker);

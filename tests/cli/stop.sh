@@ -37,6 +37,15 @@ resumed=$(sed -n 's/^resumed: \([0-9]*\) done before, \([0-9]*\) goe*s* on from 
 [ -n "$resumed" ] && [ "$resumed" = "$counts" ] || fail "resumed: \"$resumed\" (done, from a checkpoint, left), stopped with \"$counts\": $(head -3 out.txt)"
 same_numbers whole.h5 term.h5
 
+# status names the step that a stopped cell goes on from.
+"$s" run linear.json --out step.h5 --quiet --set train.total_steps=1000000 --set run.checkpoint_minutes=0.001 2>step.txt &
+pid=$!
+for _ in $(seq 300); do [ -e step.h5.ckpt/cell-0.old ] && break; sleep 0.1; done
+kill -TERM $pid
+wait $pid
+"$s" status step.h5 >out.txt
+grep -Eq '^  waiting     cell 0 .*: checkpoint of step [1-9][0-9]*$' out.txt || fail "status of a stopped cell: $(cat out.txt) $(cat step.txt)"
+
 # By a signal to one rank of three: all stop.
 ranks 3 "$s" run tiny.json --out usr.h5 --quiet 2>err.txt &
 pid=$!
