@@ -161,7 +161,6 @@ static sq_status restore(void *user, const sq_train_state *s, int *restored)
   else
     st = sq_store_cell_clear(j->w->store, j->cell);
   j->file_failed |= st != SQ_OK;
-  j->saved = *restored;
   j->saved_s = sq_wall_s();
   return st;
 }

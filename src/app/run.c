@@ -494,6 +494,7 @@ static sq_status same_ranks(const run *r)
 static sq_status prepare(run *r)
 {
   sq_status st;
+  SQ_TRY(sq_app_agree(sq_blas_reserve()));
   SQ_TRY(sq_app_agree(same_ranks(r)));
   SQ_TRY(sq_app_agree(sq_app_load(r->o.config, &r->o.set, &r->experiment)));
   SQ_TRY(sq_app_agree(sq_cells_create(r->experiment, r->o.threads, &r->cells)));

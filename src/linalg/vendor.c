@@ -1,5 +1,6 @@
 /* src/linalg/vendor.c: all that is special to one BLAS: names, thread control, kernels. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
@@ -29,6 +30,17 @@ const char *sq_cpu_model(void)
   if (f != NULL) fclose(f);
   if (model[0] == '\0') snprintf(model, sizeof model, "unknown CPU");
   return model;
+}
+
+sq_status sq_blas_reserve(void)
+{
+  enum { N = 64, BUFFER = 140 << 20 }; /* OpenBLAS maps 128 MiB */
+  static double a[N * N], c[N * N];
+  void *volatile room = malloc(BUFFER); /* volatile: the compiler must not leave the call out */
+  if (room == NULL) return sq_fail(SQ_ERR_USAGE, "ulimit -v leaves no room for the BLAS's buffer (140 MiB)");
+  free(room);
+  sq_dgemm(SQ_N, SQ_N, N, N, N, 1, a, N, a, N, 0, c, N);
+  return SQ_OK;
 }
 
 #if defined(SQ_BLAS_openblas)
