@@ -21,7 +21,7 @@ static const sq_command command[] = {
      "  --time-limit SECONDS  stop, resumable, before this time has passed since the start; not promised is "
      "a\n"
      "                        limit shorter than a start, one step or piece of the spectra and a checkpoint\n"
-     "  --allow-different-cpu with --resume: go on although the CPU or the BLAS kernel is another\n"
+     "  --allow-different-cpu  go on although ranks, or the start that is resumed, have another CPU or BLAS kernel\n"
      "  --private-data        every rank reads the data files for itself; else one of a machine does for "
      "all\n"
      "  --quiet               no progress, no table\n"

@@ -75,8 +75,7 @@ timed_steps() { # SHAPE
   if [ -n "$steps" ]; then echo "$steps"; else case $1 in small) echo 20 ;; mqar) echo 3 ;; *) echo 2 ;; esac; fi
 }
 models_of() { # SHAPE
-  if [ -n "$models" ]; then echo "$models"; elif [ "$1" = cifar ]; then echo 's4 mamba2 norm softmax'; else
-    echo 'mamba2 s4 norm linear softmax lru s5'; fi
+  if [ -n "$models" ]; then echo "$models"; else echo 's4 mamba2 lru s5 norm linear softmax'; fi
 }
 describe_torch() { # FILE
   echo "torch: $(value torch "$1"), SGEMM 1024^3 $(value sgemm_1024_gflops "$1") GFLOP/s"
