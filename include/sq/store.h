@@ -140,6 +140,8 @@ sq_status sq_store_close(sq_store **s);
 /* Rank 0: another run has taken the file over, since this one's lock was removed or gave no sign of life for long; stop
    writing.  0 on the other ranks. */
 int sq_store_is_lost(const sq_store *s);
+/* Under the file's name there is no longer the file that was opened: somebody has removed or replaced it. */
+int sq_store_is_gone(const sq_store *s);
 /* Whether a run holds the file's lock: 0 also if the holder was a process of this host that has ended.  who:
    "process 12 on host a (job 34, started ...)", or "" if the lock does not say. */
 int sq_store_is_written(const char *path, char *who, size_t cap);

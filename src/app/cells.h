@@ -3,6 +3,7 @@
 #pragma once
 
 #include "app.h"
+#include "sq/base.h"
 #include "sq/spectra.h"
 #include "sq/store.h"
 #include "sq/task.h"
@@ -93,6 +94,9 @@ size_t sq_fields_bytes(const sq_field *f, int n);
 typedef struct {
   double count, bytes, save_s, cell_s; /* checkpoints written, bytes of all, seconds; of all cells */
 } sq_save_tally;
+/* Bytes a second, of all ranks of a machine together, where no checkpoint has been written yet and none can be tried: a local
+   disk took 240 to 340 MB/s (jobs/README.md). */
+#define SQ_ASSUMED_DISK 2e8
 /* How long a rank, alone or the first of its team, does not hear a stop, and what it then still has to do. */
 typedef struct {
   double
@@ -125,6 +129,12 @@ struct sq_grid;
    waiting.  Other errors are the file's. */
 sq_status sq_job_run(sq_worker_state *w, struct sq_grid *g, int i);
 void sq_job_clear(sq_worker_state *w);
+/* The checkpoint of a cell, in the folder beside the results file (FILE.ckpt). */
+enum { SQ_CHECKPOINT_PATH = 4224 };
+static inline void sq_cell_checkpoint(char path[SQ_CHECKPOINT_PATH], const char *folder, int cell)
+{
+  sq_format(path, SQ_CHECKPOINT_PATH, "%s/cell-%d", folder, cell);
+}
 /* Seconds from a stop to the end of the cell that runs; between cells, what the next one takes at least. */
 double sq_pace_s(const sq_pace *p);
 

@@ -24,7 +24,7 @@ typedef struct {
   long from;       /* step that this start begins at; -1: not known yet */
   int file_failed; /* the error came from the results file, not from the cell */
   sq_team team;
-  char checkpoint[4200];
+  char checkpoint[SQ_CHECKPOINT_PATH];
   char *owner;     /* whose checkpoint it is; owned */
   double saved_s;  /* when it was written, or the cell began */
   double start_s;  /* when this start of the cell began */
@@ -32,10 +32,6 @@ typedef struct {
   double polled_s; /* when it last could hear a stop */
   int kept;        /* there is a checkpoint: this start wrote it or goes on from it */
 } job;
-
-/* Bytes a second, of all ranks of a machine together, until a checkpoint has been written: a local disk took 240 to
- * 340 MB/s (jobs/README.md). */
-static const double assumed_rate = 200e6;
 
 /* Of all starts. */
 static double wall_so_far(const job *j)
@@ -67,7 +63,7 @@ static void pace_expect(job *j)
   sq_pace *p = &j->w->pace;
   const double bytes = (double)sq_checkpoint_bytes(j->owner, &j->plan->state);
   p->save_s =
-      p->saved_bytes > 0 ? p->saved_s * fmax(1, bytes / p->saved_bytes) : bytes * p->savers / assumed_rate;
+      p->saved_bytes > 0 ? p->saved_s * fmax(1, bytes / p->saved_bytes) : bytes * p->savers / SQ_ASSUMED_DISK;
 }
 
 static void pace_saved(job *j, double bytes, double s)
@@ -284,7 +280,7 @@ static sq_status begin(job *j)
 {
   const sq_status st = sq_store_cell_running(j->w->store, j->cell, sq_grid_rank(j->g), j->w->host);
   j->file_failed = st != SQ_OK;
-  sq_format(j->checkpoint, sizeof j->checkpoint, "%s/cell-%d", j->w->checkpoints, j->cell);
+  sq_cell_checkpoint(j->checkpoint, j->w->checkpoints, j->cell);
   if (st != SQ_OK) return st;
   j->owner = sq_cells_owner(j->config);
   if (j->owner == NULL) return SQ_ERR_MEMORY;

@@ -16,7 +16,7 @@ static const double assumed_efficiency = 0.25;
 /* Cells are timed as long as this lasts. */
 static const double budget_s = 60;
 /* What is assumed of a machine that is not at hand. */
-static const double assumed_copy = 4e9, assumed_disk = 2e8, assumed_start_s = 2;
+static const double assumed_copy = 4e9, assumed_start_s = 2;
 /* Of a start, where nothing is said: what most queues allow. */
 static const double default_limit_s = 86400;
 /* How often jobs/slurm-run.sh puts a job back, where nothing is said. */
@@ -150,8 +150,9 @@ static void machine_measure(sq_plan *p, double begun_s)
   m->cells = p->cells;
   m->speed = p->speed;
   m->copy_rate = p->rate > 0 ? assumed_copy : either(sq_calibrate_copy(), assumed_copy);
-  m->disk_rate = p->rate > 0 ? assumed_disk
-                             : either(sq_calibrate_disk(".", largest < MOST ? largest : MOST), assumed_disk);
+  m->disk_rate = p->rate > 0
+                     ? SQ_ASSUMED_DISK
+                     : either(sq_calibrate_disk(".", largest < MOST ? largest : MOST), SQ_ASSUMED_DISK);
   m->start_s = p->rate > 0 ? assumed_start_s : sq_wall_s() - begun_s;
 }
 

@@ -36,16 +36,15 @@ typedef struct {
   sq_datasets *datasets;
   sq_worker_state worker;
   sq_progress progress;
-  double *cost;     /* (ncell) */
-  double deadline;  /* clock time at which its cells have to have ended; INFINITY: none */
-  int out_of_time;  /* this rank has stopped for it; after the grid: any has */
-  int *skip;        /* (ncell) finished before this start */
-  int team;         /* ranks of a team */
-  struct stat file; /* rank 0: the results file when it was opened */
-  double data_s;    /* what check_data() took */
-  double looked_s;  /* rank 0: when it was last looked for */
-  int file_gone;    /* rank 0: somebody removed or replaced it */
-  int file_lost;    /* rank 0: another run has taken it over */
+  double *cost;    /* (ncell) */
+  double deadline; /* clock time at which its cells have to have ended; INFINITY: none */
+  int out_of_time; /* this rank has stopped for it; after the grid: any has */
+  int *skip;       /* (ncell) finished before this start */
+  int team;        /* ranks of a team */
+  double data_s;   /* what check_data() took */
+  double looked_s; /* rank 0: when it was last looked for */
+  int file_gone;   /* rank 0: somebody removed or replaced it */
+  int file_lost;   /* rank 0: another run has taken it over */
 } run;
 
 /* ---- stopping ---------------------------------------------------------------------------------------- */
@@ -119,11 +118,10 @@ static sq_status stopped_early(run *r)
 /* A removed file can still be written and nobody would ever read it: better to stop than to compute for it. */
 static void look_for_file(run *r)
 {
-  struct stat is;
   if (sq_app_rank() != 0 || r->file_gone) return;
   r->looked_s = sq_wall_s();
   r->file_lost |= sq_store_is_lost(r->store);
-  r->file_gone = stat(r->path, &is) != 0 || is.st_dev != r->file.st_dev || is.st_ino != r->file.st_ino;
+  r->file_gone = sq_store_is_gone(r->store);
 }
 
 static int watch(void *user)
@@ -241,8 +239,8 @@ static sq_status checkpoints_open(const run *r, int fresh)
   if (mkdir(r->checkpoints, 0777) == 0) return SQ_OK;
   if (errno != EEXIST) return sq_fail(SQ_ERR_IO, "%s: cannot be made: %s", r->checkpoints, strerror(errno));
   for (int i = 0; fresh && i < r->cells->ncell; ++i) {
-    char path[4200];
-    sq_format(path, sizeof path, "%s/cell-%d", r->checkpoints, i);
+    char path[SQ_CHECKPOINT_PATH];
+    sq_cell_checkpoint(path, r->checkpoints, i);
     sq_checkpoint_remove(path);
   }
   return SQ_OK;
@@ -302,7 +300,6 @@ static sq_status file_open(run *r)
   sq_segment_fill(MPI_COMM_WORLD, &segment, r->cells->threads);
   segment.data_s = r->data_s;
   SQ_TRY(sq_app_agree(sq_app_rank() == 0 ? sq_store_segment(r->store, &segment) : SQ_OK));
-  if (sq_app_rank() == 0 && stat(r->path, &r->file) != 0) r->file_gone = 1;
 done:
   return st;
 }
@@ -369,8 +366,8 @@ static sq_status grid_run(run *r)
 
 static int has_checkpoint(const run *r, int cell)
 {
-  char path[4200];
-  sq_format(path, sizeof path, "%s/cell-%d", r->checkpoints, cell);
+  char path[SQ_CHECKPOINT_PATH];
+  sq_cell_checkpoint(path, r->checkpoints, cell);
   return sq_checkpoint_exists(path);
 }
 
@@ -396,9 +393,9 @@ static void announce(const run *r)
   printf("%d cell%s on %d rank%s, %s, %s%s%s, to %s\n", r->cells->ncell, r->cells->ncell == 1 ? "" : "s",
          sq_app_nrank(), sq_app_nrank() == 1 ? "" : "s", SQ_PRECISION, blas.name, *blas.kernel ? " " : "",
          blas.kernel, r->path);
-  for (int i = 0; i < r->cells->ncell; ++i)
+  for (int i = 0; r->o.resume && i < r->cells->ncell; ++i)
     begun += !r->skip[i] && sq_store_has_rows(r->store, i) && has_checkpoint(r, i);
-  if (r->o.resume && left > 0)
+  if (r->o.resume) /* left > 0 */
     printf("resumed: %d done before, %d go%s on from a checkpoint, %d begin%s at step 0\n",
            r->cells->ncell - left, begun, begun == 1 ? "es" : "", left - begun, left - begun == 1 ? "s" : "");
   if (r->team > 1) {

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "app.h"
+#include "cells.h"
 #include "sq/base.h"
 #include "sq/store.h"
 #include "sq/train.h"
@@ -17,23 +18,27 @@ static void print_name(const sq_results *r, int cell)
   if (strstr(c->label, " seed=") == NULL) printf(" (seed %llu)", (unsigned long long)c->seed);
 }
 
-static int checkpoint_name(const char *results, int cell, char out[4224])
+/* Of a cell of this results file. */
+static void checkpoint_path(char path[SQ_CHECKPOINT_PATH], const char *results, int cell)
 {
-  const int n = snprintf(out, 4224, "%s.ckpt/cell-%d", results, cell);
-  return n > 0 && n < 4224;
+  char folder[SQ_CHECKPOINT_PATH];
+  sq_format(folder, sizeof folder, "%s.ckpt", results);
+  sq_cell_checkpoint(path, folder, cell);
 }
 
 static int has_checkpoint(const char *results, int cell)
 {
-  char path[4224];
-  return checkpoint_name(results, cell, path) && sq_checkpoint_exists(path);
+  char path[SQ_CHECKPOINT_PATH];
+  checkpoint_path(path, results, cell);
+  return sq_checkpoint_exists(path);
 }
 
 /* Where the cell would go on. */
 static long checkpoint_step(const char *results, int cell)
 {
-  char path[4224];
-  return checkpoint_name(results, cell, path) ? sq_checkpoint_step(path) : -1;
+  char path[SQ_CHECKPOINT_PATH];
+  checkpoint_path(path, results, cell);
+  return sq_checkpoint_step(path);
 }
 
 static void print_waiting(const sq_results *r, int cell, long step)

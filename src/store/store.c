@@ -301,13 +301,18 @@ int sq_store_has_rows(sq_store *s, int cell)
   return 1;
 }
 
-sq_status sq_store_sync(const sq_store *s)
+int sq_store_is_gone(const sq_store *s)
 {
   struct stat is;
-  const int fd = open(s->file.path, O_RDONLY | O_CLOEXEC), absent = fd < 0 && errno == ENOENT;
-  const int failed = fd < 0 || fsync(fd) != 0 || fstat(fd, &is) != 0, error = errno;
+  return stat(s->file.path, &is) != 0 || is.st_dev != s->opened.st_dev || is.st_ino != s->opened.st_ino;
+}
+
+sq_status sq_store_sync(const sq_store *s)
+{
+  const int fd = open(s->file.path, O_RDONLY | O_CLOEXEC);
+  const int failed = fd < 0 || fsync(fd) != 0, error = errno;
   if (fd >= 0) close(fd);
-  if (absent || (!failed && (is.st_dev != s->opened.st_dev || is.st_ino != s->opened.st_ino)))
+  if ((!failed || error == ENOENT) && sq_store_is_gone(s))
     return sq_fail(SQ_ERR_IO, "%s was removed or replaced during the run", s->file.path);
   return failed ? sq_fail(SQ_ERR_IO, "%s: cannot be synced: %s", s->file.path, strerror(error)) : SQ_OK;
 }

@@ -1,5 +1,4 @@
 /* src/task/listops_check.c: what is in the files of a ListOps folder, for people. */
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,18 +11,14 @@ enum { CHECK_TOKENS = 2048 }; /* dataset.max_tokens */
 
 static sq_status checksum(const char *dir, const char *name, char hex[65])
 {
-  char path[SQ_PATH_MAX], piece[1 << 16];
-  sq_sha256 sum;
+  char path[SQ_PATH_MAX], *text = NULL;
   size_t n;
-  sq_status st = sq_path_join(path, dir, name);
-  FILE *f = st == SQ_OK ? fopen(path, "rb") : NULL;
-  if (st != SQ_OK) return st;
-  if (f == NULL) return sq_fail(SQ_ERR_DATA, "%s: cannot be opened: %s", path, strerror(errno));
-  sq_sha256_init(&sum);
-  while ((n = fread(piece, 1, sizeof piece, f)) > 0) sq_sha256_add(&sum, piece, n);
-  if (ferror(f)) st = sq_fail(SQ_ERR_DATA, "%s: cannot be read: %s", path, strerror(errno));
-  fclose(f);
-  sq_sha256_hex(&sum, hex);
+  sq_status st;
+  SQ_TRY(sq_path_join(path, dir, name));
+  text = sq_data_read(path, "rows of an expression and its value", &n, &st);
+  if (st == SQ_OK) sq_sha256_of(text, n, hex);
+done:
+  free(text);
   return st;
 }
 

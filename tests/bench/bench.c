@@ -2,6 +2,7 @@
 #include "bench.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -77,6 +78,25 @@ int bench_option(bench_options *o, int argc, char **argv, int *i)
     o->set[o->nset++] = value;
     return 1;
   }
+}
+
+int bench_counts(char *list, int most, int count[BENCH_MAX_COUNTS])
+{
+  char *rest = NULL;
+  int n = 0;
+  for (char *word = strtok_r(list, ",", &rest); word != NULL; word = strtok_r(NULL, ",", &rest)) {
+    if (n == BENCH_MAX_COUNTS) return 0;
+    count[n++] = atoi(word);
+    if (count[n - 1] < 1 || count[n - 1] > most) return 0;
+  }
+  return n;
+}
+
+void bench_print_head(const bench_options *o)
+{
+  const sq_blas_info blas = sq_blas_describe();
+  printf("config %s\nmodel %s\nprecision %s\ncpu %s\nblas %s, kernel %s\ncores %d\n", o->config,
+         o->model ? o->model : "-", SQ_PRECISION, sq_cpu_model(), blas.name, blas.kernel, sq_cpu_count());
 }
 
 double bench_now_s(const bench_options *o)

@@ -23,6 +23,11 @@ int bench_option(bench_options *o, int argc, char **argv, int *i);
 /* Names for --model, to be tried from 0 on; NULL past the end. */
 const char *bench_model_name(int i);
 double bench_now_s(const bench_options *o);
+/* "1,2,4" to count[]: how many, at most BENCH_MAX_COUNTS; 0: not all of them are integers from 1 to most.  Changes the list. */
+enum { BENCH_MAX_COUNTS = 32 };
+int bench_counts(char *list, int most, int count[BENCH_MAX_COUNTS]);
+/* What was measured, and on what: the first lines of a table for several ranks. */
+void bench_print_head(const bench_options *o);
 
 /* ---- a cell ------------------------------------------------------------------------------------------ */
 typedef struct {

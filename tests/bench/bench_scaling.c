@@ -24,11 +24,11 @@
 #include "bench_mpi.h"
 #include "sq/linalg.h"
 
-enum { MAX_COUNTS = 32, CACHE_N = 196608, MEMORY_N = 4194304, CHAIN_N = 20000000 };
+enum { CACHE_N = 196608, MEMORY_N = 4194304, CHAIN_N = 20000000 };
 
 typedef struct {
   bench_options shared;
-  int count[MAX_COUNTS], ncount, rank, nrank;
+  int count[BENCH_MAX_COUNTS], ncount, rank, nrank;
   double seconds, price, watts;
 } options;
 
@@ -139,10 +139,7 @@ static row measure(rank_work *w, const options *o, int n)
 
 static void print_head(const options *o)
 {
-  const sq_blas_info blas = sq_blas_describe();
-  printf("config %s\nmodel %s\nprecision %s\ncpu %s\nblas %s, kernel %s\ncores %d\n", o->shared.config,
-         o->shared.model ? o->shared.model : "-", SQ_PRECISION, sq_cpu_model(), blas.name, blas.kernel,
-         sq_cpu_count());
+  bench_print_head(&o->shared);
   printf("%5s %9s %8s %9s %9s %9s %10s %6s %6s %6s %6s %6s %8s\n", "ranks", "clock", "SGEMM", "cache",
          "memory", "steps/s", "slowest", "clock", "SGEMM", "cache", "memory", "steps", "of SGEMM");
   printf("%5s %9s %8s %9s %9s %9s %10s %34s\n", "", "GHz", "GFLOP/s", "GB/s", "GB/s", "", "steps/s",
@@ -201,19 +198,6 @@ static void run(rank_work *w, const options *o)
 
 /* ---- command line ------------------------------------------------------------------------------------ */
 
-static int read_counts(options *o, char *list)
-{
-  char *rest = NULL;
-  o->ncount = 0;
-  for (char *word = strtok_r(list, ",", &rest); word != NULL; word = strtok_r(NULL, ",", &rest)) {
-    if (o->ncount == MAX_COUNTS) return 0;
-    o->count[o->ncount++] = atoi(word);
-  }
-  for (int i = 0; i < o->ncount; ++i)
-    if (o->count[i] < 1 || o->count[i] > o->nrank) return 0;
-  return o->ncount > 0;
-}
-
 static void default_counts(options *o)
 {
   for (int n = 1; n < o->nrank; n *= 2) o->count[o->ncount++] = n;
@@ -228,7 +212,8 @@ static int read_options(int argc, char **argv, options *o)
     if (taken) continue;
     if (i + 1 >= argc) return 0;
     if (strcmp(argv[i], "--ranks") == 0) {
-      if (!read_counts(o, argv[++i])) return 0;
+      o->ncount = bench_counts(argv[++i], o->nrank, o->count);
+      if (o->ncount == 0) return 0;
     } else if (strcmp(argv[i], "--seconds") == 0) {
       o->seconds = atof(argv[++i]);
     } else if (strcmp(argv[i], "--price") == 0) {

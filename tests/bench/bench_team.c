@@ -17,11 +17,11 @@
 #include "sq/grid.h"
 #include "sq/linalg.h"
 
-enum { MAX_COUNTS = 16, MAX_STEPS = 1000 };
+enum { MAX_STEPS = 1000 };
 
 typedef struct {
   bench_options shared;
-  int count[MAX_COUNTS], ncount, steps, rank, nrank;
+  int count[BENCH_MAX_COUNTS], ncount, steps, rank, nrank;
   double seconds;
 } options;
 
@@ -122,10 +122,7 @@ static double products(const options *o, const bench_gemm *gemm, int n, double f
 
 static void print_head(const options *o)
 {
-  const sq_blas_info blas = sq_blas_describe();
-  printf("config %s\nmodel %s\nprecision %s\ncpu %s\nblas %s, kernel %s\ncores %d\n", o->shared.config,
-         o->shared.model ? o->shared.model : "-", SQ_PRECISION, sq_cpu_model(), blas.name, blas.kernel,
-         sq_cpu_count());
+  bench_print_head(&o->shared);
   printf("%7s %5s %7s %9s %19s %10s %13s %9s %9s\n", "workers", "ranks", "threads", "s/step",
          "lowest .. highest", "efficiency", "no overlap, s", "saved", "products");
 }
@@ -174,14 +171,9 @@ static int power_of_two(int n)
 
 static int read_counts(options *o, char *list)
 {
-  char *rest = NULL;
-  o->ncount = 0;
-  for (char *word = strtok_r(list, ",", &rest); word != NULL; word = strtok_r(NULL, ",", &rest)) {
-    if (o->ncount == MAX_COUNTS) return 0;
-    o->count[o->ncount++] = atoi(word);
-  }
+  o->ncount = bench_counts(list, sq_min(o->nrank, SQ_MAX_SHARDS), o->count);
   for (int i = 0; i < o->ncount; ++i)
-    if (!power_of_two(o->count[i]) || o->count[i] > o->nrank || o->count[i] > SQ_MAX_SHARDS) return 0;
+    if (!power_of_two(o->count[i])) return 0;
   return o->ncount > 0;
 }
 
