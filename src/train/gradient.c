@@ -512,9 +512,6 @@ static void sum_gradient(sq_worker *w)
     return;
   }
   add_stretches(w, 1);
-  for (int s = 0; sq_model_nderived(w->model) > 0 && s < w->parts.nstretch; ++s)
-    for (int k = 0; k < 2; ++k)
-      sq_team_gather(w->crew.team, w->parts.stretch[s].bound[k], sizeof *w->grad, w->grad);
 }
 
 /* ---- derived quantities: layers are independent ------------------------------------------------------ */
@@ -523,7 +520,7 @@ static void sum_gradient(sq_worker *w)
 static int maker_of(const sq_worker *w, int layer)
 {
   const int large = sq_model_derived_range(w->model, layer).count >= DERIVE_FOR_ALL_FROM;
-  return large && team_size(&w->crew) > 1 ? layer % team_size(&w->crew) : -1;
+  return large && in_parts(w) ? layer % team_size(&w->crew) : -1;
 }
 
 static int makes(const sq_worker *w, int layer)
@@ -552,27 +549,51 @@ static void derive_group_back(void *ctx, int g)
     if (makes(w, i)) sq_model_derive_layer_back(w->model, i, w->theta, w->derived, w->grad, w->area[g].work);
 }
 
-static void share_layers(sq_worker *w, sq_range (*range)(const sq_model *m, int layer), sq_real *x)
-{
-  for (int i = 0; i < sq_model_nlayer(w->model); ++i) {
-    const int maker = maker_of(w, i);
-    const sq_range r = range(w->model, i);
-    if (maker >= 0) sq_team_share(w->crew.team, maker, x + r.first, r.count * sizeof *x);
-  }
-}
-
 static void derive(sq_worker *w)
 {
   if (sq_model_nderived(w->model) == 0) return;
   sq_parallel_groups(w->crew.threads, derive_groups(w), derive_group, w);
-  share_layers(w, sq_model_derived_range, w->derived);
+  for (int i = 0; i < sq_model_nlayer(w->model); ++i) {
+    const sq_range r = sq_model_derived_range(w->model, i);
+    if (maker_of(w, i) >= 0)
+      sq_team_share(w->crew.team, maker_of(w, i), w->derived + r.first, r.count * sizeof *w->derived);
+  }
+}
+
+/* A range of the gradient, from the members' parts to the maker of the layer; back: the other way. */
+static void move_range(sq_worker *w, int layer, sq_range range, int back)
+{
+  for (int s = 0; s < w->parts.nstretch; ++s)
+    for (int k = 0; k < 2; ++k)
+      sq_team_to_one(w->crew.team, w->parts.stretch[s].bound[k], maker_of(w, layer), range, back, w->grad);
+}
+
+/* Where the vector is in parts, the maker of a layer gets what the others have of the layer's ranges.  A layer that
+ * every member makes is small, and so are the others then: all get all. */
+static void collect_for_makers(sq_worker *w)
+{
+  int all = 0;
+  for (int i = 0; i < sq_model_nlayer(w->model); ++i)
+    all |= maker_of(w, i) < 0 && sq_model_derived_range(w->model, i).count > 0;
+  for (int s = 0; all && s < w->parts.nstretch; ++s)
+    for (int k = 0; k < 2; ++k)
+      sq_team_gather(w->crew.team, w->parts.stretch[s].bound[k], sizeof *w->grad, w->grad);
+  for (int i = 0; !all && i < sq_model_nlayer(w->model); ++i) {
+    sq_range derived = sq_model_derived_range(w->model, i);
+    if (maker_of(w, i) < 0) continue;
+    derived.first += sq_model_params(w->model)->total;
+    move_range(w, i, derived, 0);
+    move_range(w, i, sq_model_mixer_range(w->model, i), 0);
+  }
 }
 
 static void derive_back(sq_worker *w)
 {
   if (sq_model_nderived(w->model) == 0) return;
+  if (in_parts(w)) collect_for_makers(w);
   sq_parallel_groups(w->crew.threads, derive_groups(w), derive_group_back, w);
-  share_layers(w, sq_model_mixer_range, w->grad);
+  for (int i = 0; i < sq_model_nlayer(w->model); ++i)
+    if (maker_of(w, i) >= 0) move_range(w, i, sq_model_mixer_range(w->model, i), 1);
 }
 
 /* ---- a batch ----------------------------------------------------------------------------------------- */

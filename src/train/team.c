@@ -113,11 +113,16 @@ void sq_team_sum_double(const sq_team_tree *t, size_t n, double *x)
 }
 
 /* The bits of the rank the other way round: the first exchange decides which half. */
-int sq_team_part(const sq_team *t)
+static int part_of(const sq_team *t, int member)
 {
   int part = 0;
-  for (int d = 1; d < size_of(t); d *= 2) part = 2 * part + (t->rank & d ? 1 : 0);
+  for (int d = 1; d < size_of(t); d *= 2) part = 2 * part + (member & d ? 1 : 0);
   return part;
+}
+
+int sq_team_part(const sq_team *t)
+{
+  return part_of(t, t != NULL ? t->rank : 0);
 }
 
 /* Stage s->stage: the half that this member gives away, and its own that it will add. */
@@ -174,5 +179,19 @@ void sq_team_gather(const sq_team *t, const size_t *bound, size_t size, void *x)
     t->exchange(t->user, t->rank ^ d, data + bound[first] * size, (bound[first + n] - bound[first]) * size,
                 data + bound[other] * size, (bound[other + n] - bound[other]) * size);
     first = first < other ? first : other;
+  }
+}
+
+void sq_team_to_one(const sq_team *t, const size_t *bound, int root, sq_range range, int back, sq_real *x)
+{
+  const int sends = (t->rank == root) == back;
+  for (int k = 0; k < t->size; ++k) {
+    if (k == root || (t->rank != root && t->rank != k)) continue;
+    const size_t *b = bound + part_of(t, k), end = range.first + range.count;
+    const size_t from = b[0] > range.first ? b[0] : range.first, to = b[1] < end ? b[1] : end;
+    if (from >= to) continue;
+    const size_t bytes = (to - from) * sizeof *x;
+    t->exchange(t->user, t->rank == root ? k : root, x + from, sends ? bytes : 0, x + from,
+                sends ? 0 : bytes);
   }
 }

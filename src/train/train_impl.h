@@ -55,6 +55,8 @@ void sq_team_scatter_begin(sq_team_scatter *s, const sq_team_tree *t, const size
 int sq_team_scatter_go_on(sq_team_scatter *s, int wait);
 /* Each member's own part of x, elements of `size` bytes, on all. */
 void sq_team_gather(const sq_team *t, const size_t *bound, size_t size, void *x);
+/* What each member's own part has of a range of x, on `root`; back: root's, on the members whose parts it is in. */
+void sq_team_to_one(const sq_team *t, const size_t *bound, int root, sq_range range, int back, sq_real *x);
 
 /* ---- parts.c: stretches of the gradient vector, and the members' parts of them --------------------------
  * A stretch is complete when the backward pass has left a layer; they follow each other from the end of the vector to
