@@ -53,7 +53,7 @@ static void layer_derive(layer *l)
 {
   fixture *f = &l->f;
   const size_t n = f->ops->derived_count(f->m);
-  f->ops->derive(f->m, f->theta, l->derived + AT, f->scratch);
+  f->ops->derive(f->m, f->theta, 0, 1, l->derived + AT, f->scratch);
   for (size_t i = 0; i < GUARD; ++i)
     if (l->derived[AT + n + i] != -7) fail_msg("%s: behind the derived numbers", f->text);
 }
@@ -108,7 +108,7 @@ static void layer_backward(layer *l, const sq_real *dy, sq_real *du, sq_real *g)
   fixture *f = &l->f;
   memset(l->dderived, 0, (AT + f->ops->derived_count(f->m)) * sizeof(sq_real));
   fixture_backward(f, dy, du, g);
-  f->ops->derive_back(f->m, f->theta, l->derived + AT, l->dderived + AT, g, f->scratch);
+  f->ops->derive_back(f->m, f->theta, 0, 1, l->derived + AT, l->dderived + AT, g, f->scratch);
 }
 
 /* ---- the definitions --------------------------------------------------------------------------------- */

@@ -84,9 +84,22 @@ static void s4_free(s4 *x)
   fixture_free(&x->f);
 }
 
+static int parts_of(const s4 *x)
+{
+  const size_t part = x->f.ops->derived_part(x->f.m);
+  return (int)((x->nderived + part - 1) / part);
+}
+
+/* K[j, d] in `derived`: slices of 16 channels, each with its kernels (L, channels) in front of its spectra. */
+static const sq_real *kernel_at(const s4 *x, int j, int d)
+{
+  const int D = sq_mixer_shape(x->f.m).D, d0 = d / 16 * 16, nc = D - d0 < 16 ? D - d0 : 16;
+  return x->derived + (size_t)d0 * (x->nderived / (size_t)D) + (size_t)j * (size_t)nc + (size_t)(d - d0);
+}
+
 static void s4_derive(s4 *x)
 {
-  x->f.ops->derive(x->f.m, x->f.theta, x->derived, x->f.scratch);
+  x->f.ops->derive(x->f.m, x->f.theta, 0, parts_of(x), x->derived, x->f.scratch);
   expect_guard("derived", (const unsigned char *)x->derived, x->nderived * sizeof(sq_real));
   expect_guard("scratch", x->f.scratch, x->f.ops->scratch_bytes(x->f.m));
 }
@@ -249,7 +262,7 @@ static void check_kernel(int N, int D, int L, int stirred, double *worst)
     char label[80];
     sq_format(label, sizeof label, "N %d L %d channel %d stirred %d", N, L, d, stirred);
     for (int j = 0; j < L; ++j) {
-      const double got = (double)x.derived[(size_t)j * (size_t)D + (size_t)d];
+      const double got = (double)*kernel_at(&x, j, d);
       EXPECT_NEAR(label, got, K[j], kernel_allowance() * scale);
       *worst = fmax(*worst, fabs(got - K[j]) / scale);
     }
@@ -297,18 +310,18 @@ static void check_convolution(int D, int L, int nseq, const int *len)
   draw(2, n, 1, dy);
   fixture_forward(f);
   fixture_backward(f, dy, du, dtheta);
-  const sq_real *K = x.derived, *skip = s4_tensor(f, f->theta, "D");
+  const sq_real *skip = s4_tensor(f, f->theta, "D");
   for (int d = 0; d < D; ++d) {
     double dskip = 0, size = 0;
-    for (int j = 0; j < L; ++j) size += fabs((double)K[j * D + d]);
+    for (int j = 0; j < L; ++j) size += fabs((double)*kernel_at(&x, j, d));
     /* Values of order 1; transforms of length n round like log2(n) times the norm of the kernel. */
     const double allowed = 60 * (double)SQ_REAL_EPS * (size + fabs((double)skip[d]));
     for (int b = 0; b < nseq; ++b)
       for (int t = 0; t < len[b]; ++t) {
         const int r = f->off[b] + t;
         double y = (double)skip[d] * (double)f->u[r * D + d], g = (double)skip[d] * (double)dy[r * D + d];
-        for (int j = 0; j <= t; ++j) y += (double)K[j * D + d] * (double)f->u[(r - j) * D + d];
-        for (int j = 0; j < len[b] - t; ++j) g += (double)K[j * D + d] * (double)dy[(r + j) * D + d];
+        for (int j = 0; j <= t; ++j) y += (double)*kernel_at(&x, j, d) * (double)f->u[(r - j) * D + d];
+        for (int j = 0; j < len[b] - t; ++j) g += (double)*kernel_at(&x, j, d) * (double)dy[(r + j) * D + d];
         EXPECT_NEAR("y", f->y[r * D + d], y, allowed);
         EXPECT_NEAR("du", du[r * D + d], g, allowed);
         dskip += (double)dy[r * D + d] * (double)f->u[r * D + d];
@@ -448,7 +461,7 @@ static void check_gradients(int N, int D, int L, int nseq, const int *len, doubl
   assert_non_null(g);
   draw(2, n, 1, dy);
   fixture_backward(f, dy, du, dtheta);
-  f->ops->derive_back(f->m, f->theta, x.derived, x.dderived, dtheta, f->scratch);
+  f->ops->derive_back(f->m, f->theta, 0, parts_of(&x), x.derived, x.dderived, dtheta, f->scratch);
   expect_guard("scratch", f->scratch, f->ops->scratch_bytes(f->m));
   for (int d = 0; d < D; ++d) {
     memset(r, 0, (size_t)L * sizeof *r);
@@ -500,7 +513,7 @@ static void damping_beyond_the_clamp_has_no_gradient(void **state)
   s4_derive(&x);
   sq_real *dtheta = sq_calloc(x.f.params.total, sizeof *dtheta, "dtheta");
   draw(3, x.nderived, 1, x.dderived);
-  x.f.ops->derive_back(x.f.m, x.f.theta, x.derived, x.dderived, dtheta, x.f.scratch);
+  x.f.ops->derive_back(x.f.m, x.f.theta, 0, parts_of(&x), x.derived, x.dderived, dtheta, x.f.scratch);
   int beyond = 0;
   for (int i = 0; i < N * D; ++i) {
     const int free_of_it = s4_tensor(&x.f, x.f.theta, "Lambda_re")[i] > (sq_real)-1e-4;

@@ -95,10 +95,15 @@ typedef struct {
   /* What follows from theta alone and is used by every sequence: kernels, discretised matrices.  Made once for
      a batch, in p->derived + head.derived_at during passes; backward passes add its gradient to p->dderived +
      head.derived_at, and derive_back takes that to dtheta (added to) once for a batch.  NULL: there is none.
-     scratch: scratch_bytes(). */
+     scratch: scratch_bytes().
+     derived_part: they come in parts of so many, one behind the other, the last perhaps shorter, each made and taken
+     back by itself: calls are for parts first .. end-1, and derive_back adds to an element of dtheta in one of the
+     parts only, once.  NULL: one part. */
   size_t (*derived_count)(const sq_mixer *m); /* sq_reals */
-  void (*derive)(const sq_mixer *m, const sq_real *theta, sq_real *derived, void *scratch);
-  void (*derive_back)(const sq_mixer *m, const sq_real *theta, const sq_real *derived,
+  size_t (*derived_part)(const sq_mixer *m);
+  void (*derive)(const sq_mixer *m, const sq_real *theta, int first, int end, sq_real *derived,
+                 void *scratch);
+  void (*derive_back)(const sq_mixer *m, const sq_real *theta, int first, int end, const sq_real *derived,
                       const sq_real *dderived, sq_real *dtheta, void *scratch);
 
   /* Analysis of time-invariant layers; NULL for the others.  lti_dims: nsystem, n, nin, nout, dense.  lti: system

@@ -82,10 +82,15 @@ sq_range sq_model_derived_range(const sq_model *m, int layer);
    layer == number of layers: those of the head. */
 size_t sq_model_layer_start(const sq_model *m, int layer);
 sq_range sq_model_mixer_range(const sq_model *m, int layer);
-void sq_model_derive_layer(const sq_model *m, int layer, const sq_real *theta, sq_real *derived,
-                           void *shard_work);
-void sq_model_derive_layer_back(const sq_model *m, int layer, const sq_real *theta, const sq_real *derived,
-                                sq_real *gradient, void *shard_work);
+/* A layer's derived numbers come in parts, each made by itself (sq_mixer_ops.derived_part): how many, and where in the
+   derived vector part `part` begins; the last ends where part == their number would. */
+int sq_model_nparts(const sq_model *m, int layer);
+size_t sq_model_part_start(const sq_model *m, int layer, int part);
+/* Parts first .. end-1. */
+void sq_model_derive_layer(const sq_model *m, int layer, int first, int end, const sq_real *theta,
+                           sq_real *derived, void *shard_work);
+void sq_model_derive_layer_back(const sq_model *m, int layer, int first, int end, const sq_real *theta,
+                                const sq_real *derived, sq_real *gradient, void *shard_work);
 int sq_model_nsync(const sq_model *m);
 int sq_model_nsum(const sq_model *m);
 /* Workspace of one shard; sq_model_shard_work: the part of a sq_model_work_bytes() area that serves as one. */

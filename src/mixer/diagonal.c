@@ -125,11 +125,13 @@ double sq_diagonal_flops(const sq_mixer *m, int nseq, const int *len)
 
 /* ---- what theta alone decides ------------------------------------------------------------------------ */
 
-void sq_diagonal_derive(const sq_mixer *m, const sq_real *theta, sq_real *derived, void *scratch)
+void sq_diagonal_derive(const sq_mixer *m, const sq_real *theta, int first, int end, sq_real *derived,
+                        void *scratch)
 {
   const places at = derived_places(m);
   const size_t P = (size_t)m->P, D = (size_t)m->head.dims.D, s = (size_t)m->stride, n = (size_t)m->ndir;
   (void)scratch;
+  SQ_ASSERT(first == 0 && end == 1);
   memset(derived, 0, at.count * sizeof *derived);
   for (size_t p = 0; p < P; ++p) {
     sq_complex lambda, scale;
@@ -172,12 +174,13 @@ static void input_back(const sq_mixer *m, const sq_real *theta, const sq_real *d
   *dscale = CMPLX(sum_re, sum_im);
 }
 
-void sq_diagonal_derive_back(const sq_mixer *m, const sq_real *theta, const sq_real *derived,
-                             const sq_real *dderived, sq_real *dtheta, void *scratch)
+void sq_diagonal_derive_back(const sq_mixer *m, const sq_real *theta, int first, int end,
+                             const sq_real *derived, const sq_real *dderived, sq_real *dtheta, void *scratch)
 {
   const places at = derived_places(m);
   const size_t P = (size_t)m->P, D = (size_t)m->head.dims.D, s = (size_t)m->stride, n = (size_t)m->ndir;
   (void)derived, (void)scratch;
+  SQ_ASSERT(first == 0 && end == 1);
   for (size_t p = 0; p < P; ++p) {
     sq_complex lambda, scale, dscale;
     m->core->state(m, theta, (int)p, &lambda, &scale);

@@ -56,9 +56,10 @@ size_t sq_diagonal_tape_bytes(const sq_mixer *m);
 size_t sq_diagonal_scratch_bytes(const sq_mixer *m);
 double sq_diagonal_flops(const sq_mixer *m, int nseq, const int *len);
 size_t sq_diagonal_derived_count(const sq_mixer *m);
-void sq_diagonal_derive(const sq_mixer *m, const sq_real *theta, sq_real *derived, void *scratch);
-void sq_diagonal_derive_back(const sq_mixer *m, const sq_real *theta, const sq_real *derived,
-                             const sq_real *dderived, sq_real *dtheta, void *scratch);
+void sq_diagonal_derive(const sq_mixer *m, const sq_real *theta, int first, int end, sq_real *derived,
+                        void *scratch);
+void sq_diagonal_derive_back(const sq_mixer *m, const sq_real *theta, int first, int end,
+                             const sq_real *derived, const sq_real *dderived, sq_real *dtheta, void *scratch);
 void sq_diagonal_forward(const sq_mixer *m, const sq_real *theta, const sq_pass *p, const sq_real *u,
                          sq_real *y, void *tape, void *scratch);
 void sq_diagonal_backward(const sq_mixer *m, const sq_real *theta, const sq_pass *p, const sq_real *u,

@@ -182,7 +182,12 @@ static size_t scratch_bytes(const sq_mixer *m)
 
 static size_t derived_count(const sq_mixer *m)
 {
-  return sq_s4_kernel_count(m) + (size_t)m->head.dims.D * sq_s4_spectrum(sq_s4_full(m));
+  return (size_t)m->head.dims.D * sq_s4_derived_of_channel(m);
+}
+
+static size_t derived_part(const sq_mixer *m)
+{
+  return SQ_S4_SLICE * sq_s4_derived_of_channel(m);
 }
 
 /* The kernel is made once, however many sequences use it. */
@@ -207,6 +212,7 @@ const sq_mixer_ops sq_mixer_s4 = {
     .forward = sq_s4_forward,
     .backward = sq_s4_backward,
     .derived_count = derived_count,
+    .derived_part = derived_part,
     .derive = sq_s4_derive,
     .derive_back = sq_s4_derive_back,
     .lti_dims = sq_s4_lti_dims,

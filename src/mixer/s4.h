@@ -84,10 +84,11 @@ static inline size_t sq_s4_spectrum(const sq_fft *f) /* sq_reals of one spectrum
 {
   return f ? ((size_t)sq_fft_length(f) / 2 + 1) * 2 : 0;
 }
-/* derived: K (L,D), then the spectra (D, sq_s4_spectrum) of the kernel padded to the full plan's length. */
-static inline size_t sq_s4_kernel_count(const sq_mixer *m)
+/* derived, of each slice of nc channels in turn: K (L,nc), then the spectra (nc, sq_s4_spectrum) of the kernel padded to
+   the full plan's length.  A slice is a part (sq_mixer_ops.derived_part). */
+static inline size_t sq_s4_derived_of_channel(const sq_mixer *m)
 {
-  return (size_t)m->L * (size_t)m->head.dims.D;
+  return (size_t)m->L + sq_s4_spectrum(sq_s4_full(m));
 }
 
 /* Arena over memory that is big enough. */
@@ -103,8 +104,9 @@ void sq_s4_from_rows(int T, int nc, const sq_real *row, size_t ldr, sq_real *x, 
 /* ---- s4_kernel.c -------------------------------------------------------------------------------------- */
 size_t sq_s4_kernel_scratch(const sq_mixer *m);
 double sq_s4_kernel_flops(const sq_mixer *m);
-void sq_s4_derive(const sq_mixer *m, const sq_real *theta, sq_real *derived, void *scratch);
-void sq_s4_derive_back(const sq_mixer *m, const sq_real *theta, const sq_real *derived,
+void sq_s4_derive(const sq_mixer *m, const sq_real *theta, int first, int end, sq_real *derived,
+                  void *scratch);
+void sq_s4_derive_back(const sq_mixer *m, const sq_real *theta, int first, int end, const sq_real *derived,
                        const sq_real *dderived, sq_real *dtheta, void *scratch);
 
 /* ---- s4_conv.c ---------------------------------------------------------------------------------------- */

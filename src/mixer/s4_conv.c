@@ -209,7 +209,7 @@ typedef struct { /* what stays the same for one slice */
   const work *w;
   int d0, nc;
   const sq_real *skip;
-  const sq_real *K, *spectra; /* of the slice's first channel in `derived`; rows of K are D apart */
+  const sq_real *K, *spectra; /* of the slice in `derived`; rows of K are nc apart */
   sq_real *dK, *dspectra;     /* NULL in forward passes */
   int made;                   /* plan that w->k holds spectra of; -1: none */
 } slice;
@@ -265,13 +265,12 @@ static void flush(slice *s)
 {
   if (s->made < 0 || s->dK == NULL) return;
   const sq_fft *f = s->m->plan[s->made];
-  const size_t D = (size_t)s->m->head.dims.D;
   const int steps = kernel_steps(s->m, f), n = sq_fft_length(f);
   for (int c = 0; c < s->nc; ++c) {
     sq_real *X = s->w->dk + (size_t)c * s->w->ld, *row = s->w->U;
     for (int i = 2; i < n + (n & 1); ++i) X[i] /= 2;
     sq_fft_backward(f, X, row);
-    for (int j = 0; j < steps; ++j) s->dK[(size_t)j * D + (size_t)c] += row[j];
+    for (int j = 0; j < steps; ++j) s->dK[(size_t)j * (size_t)s->nc + (size_t)c] += row[j];
   }
 }
 
@@ -283,7 +282,7 @@ static void prepare(slice *s, int i)
   const work *w = s->w;
   const int steps = kernel_steps(s->m, f);
   flush(s);
-  sq_s4_to_rows(steps, s->nc, s->K, (size_t)s->m->head.dims.D, w->u, w->ld);
+  sq_s4_to_rows(steps, s->nc, s->K, (size_t)s->nc, w->u, w->ld);
   for (int c = 0; c < s->nc; ++c)
     rows_to_spectrum(f, steps, w->u + (size_t)c * w->ld, w->k + (size_t)c * w->ld);
   if (s->dK) memset(w->dk, 0, SQ_S4_SLICE * w->ld * sizeof *w->dk);
@@ -355,7 +354,7 @@ static void forward_direct(const slice *s, int T, const sq_real *u, sq_real *y)
 {
   const size_t D = (size_t)s->m->head.dims.D;
   const work *w = s->w;
-  pack(T, s->nc, s->K, D, 0, w->pk);
+  pack(T, s->nc, s->K, (size_t)s->nc, 0, w->pk);
   pack(T, s->nc, u, D, 0, w->pu);
   convolve_packed(T, w->pk, w->pu, w->out);
   unpack(T, s->nc, w->out, 0, 0, y, D);
@@ -366,13 +365,13 @@ static void backward_direct(const slice *s, int T, const sq_real *u, const sq_re
 {
   const size_t D = (size_t)s->m->head.dims.D;
   const work *w = s->w;
-  pack(T, s->nc, s->K, D, 0, w->pk);
+  pack(T, s->nc, s->K, (size_t)s->nc, 0, w->pk);
   pack(T, s->nc, u, D, 0, w->pu);
   pack(T, s->nc, dy, D, 1, w->pg);
   convolve_packed(T, w->pk, w->pg, w->out);
   unpack(T, s->nc, w->out, 1, 0, du, D);
   convolve_packed(T, w->pg, w->pu, w->out);
-  unpack(T, s->nc, w->out, 1, 1, s->dK, D);
+  unpack(T, s->nc, w->out, 1, 1, s->dK, (size_t)s->nc);
 }
 
 /* ---- passes ----------------------------------------------------------------------------------------------- */
@@ -381,16 +380,16 @@ static slice slice_at(const sq_mixer *m, const work *w, const sq_real *theta, co
                       int with_gradient)
 {
   const int D = m->head.dims.D;
-  const size_t first = (size_t)d0 * sq_s4_spectrum(sq_s4_full(m)), nK = sq_s4_kernel_count(m);
-  const sq_real *derived = p->derived + m->head.derived_at;
+  const size_t first = m->head.derived_at + (size_t)d0 * sq_s4_derived_of_channel(m);
   slice s = {.m = m, .w = w, .d0 = d0, .made = -1};
   s.nc = D - d0 < SQ_S4_SLICE ? D - d0 : SQ_S4_SLICE;
+  const size_t nK = (size_t)m->L * (size_t)s.nc;
   s.skip = theta + m->skip + d0;
-  s.K = derived + d0;
-  s.spectra = derived + nK + first;
+  s.K = p->derived + first;
+  s.spectra = s.K + nK;
   if (with_gradient) {
-    s.dK = p->dderived + m->head.derived_at + d0;
-    s.dspectra = p->dderived + m->head.derived_at + nK + first;
+    s.dK = p->dderived + first;
+    s.dspectra = s.dK + nK;
   }
   return s;
 }

@@ -350,14 +350,14 @@ static void derive_slice(const sq_mixer *m, const sq_real *theta, sq_real *deriv
 {
   const int D = m->head.dims.D, nc = D - d0 < SQ_S4_SLICE ? D - d0 : SQ_S4_SLICE;
   const size_t count = sq_s4_spectrum(sq_s4_full(m));
-  sq_real *spectra = derived + sq_s4_kernel_count(m);
+  sq_real *K = derived + (size_t)d0 * sq_s4_derived_of_channel(m), *spectra = K + (size_t)m->L * (size_t)nc;
   for (int c = 0; c < nc; ++c) {
     sq_real *kernel = w->rows + (size_t)c * w->ld;
     channel_kernel(m, theta, d0 + c, w);
     for (int j = 0; j < m->L; ++j) kernel[j] = (sq_real)w->kernel[j];
-    if (count > 0) kernel_spectrum(m, kernel, w, spectra + (size_t)(d0 + c) * count);
+    if (count > 0) kernel_spectrum(m, kernel, w, spectra + (size_t)c * count);
   }
-  sq_s4_from_rows(m->L, nc, w->rows, w->ld, derived + d0, (size_t)D);
+  sq_s4_from_rows(m->L, nc, w->rows, w->ld, K, (size_t)nc);
 }
 
 static void derive_slice_back(const sq_mixer *m, const sq_real *theta, const sq_real *dderived,
@@ -365,12 +365,13 @@ static void derive_slice_back(const sq_mixer *m, const sq_real *theta, const sq_
 {
   const int D = m->head.dims.D, nc = D - d0 < SQ_S4_SLICE ? D - d0 : SQ_S4_SLICE;
   const size_t count = sq_s4_spectrum(sq_s4_full(m));
-  const sq_real *spectra = dderived + sq_s4_kernel_count(m);
-  sq_s4_to_rows(m->L, nc, dderived + d0, (size_t)D, w->rows, w->ld);
+  const sq_real *dK = dderived + (size_t)d0 * sq_s4_derived_of_channel(m);
+  const sq_real *spectra = dK + (size_t)m->L * (size_t)nc;
+  sq_s4_to_rows(m->L, nc, dK, (size_t)nc, w->rows, w->ld);
   for (int c = 0; c < nc; ++c) {
     const sq_real *dkernel = w->rows + (size_t)c * w->ld;
     for (int j = 0; j < m->L; ++j) w->kernel[j] = (double)dkernel[j];
-    if (count > 0) kernel_spectrum_back(m, spectra + (size_t)(d0 + c) * count, w);
+    if (count > 0) kernel_spectrum_back(m, spectra + (size_t)c * count, w);
     channel_gradient(m, theta, d0 + c, w, dtheta);
   }
 }
@@ -378,6 +379,7 @@ static void derive_slice_back(const sq_mixer *m, const sq_real *theta, const sq_
 /* Slices of channels, dealt out to lanes of work space. */
 typedef struct {
   const sq_mixer *m;
+  int first, end;                  /* slices */
   const sq_real *theta, *dderived; /* dderived NULL: derive */
   sq_real *out;                    /* derived, or dtheta */
   void *scratch;
@@ -388,23 +390,24 @@ static void run_lane(void *ctx, int lane)
   const lanes *l = ctx;
   sq_arena a = sq_s4_arena((char *)l->scratch + (size_t)lane * lane_bytes(l->m));
   work w = take_work(l->m, &a);
-  for (int d0 = lane * SQ_S4_SLICE; d0 < l->m->head.dims.D; d0 += SQ_LANES * SQ_S4_SLICE)
+  for (int i = l->first + lane; i < l->end; i += SQ_LANES)
     if (l->dderived == NULL)
-      derive_slice(l->m, l->theta, l->out, d0, &w);
+      derive_slice(l->m, l->theta, l->out, i * SQ_S4_SLICE, &w);
     else
-      derive_slice_back(l->m, l->theta, l->dderived, l->out, d0, &w);
+      derive_slice_back(l->m, l->theta, l->dderived, l->out, i * SQ_S4_SLICE, &w);
 }
 
-void sq_s4_derive(const sq_mixer *m, const sq_real *theta, sq_real *derived, void *scratch)
+void sq_s4_derive(const sq_mixer *m, const sq_real *theta, int first, int end, sq_real *derived,
+                  void *scratch)
 {
-  lanes l = {.m = m, .theta = theta, .out = derived, .scratch = scratch};
-  sq_parallel_blocks(sq_s4_nlane(m), run_lane, &l);
+  lanes l = {.m = m, .first = first, .end = end, .theta = theta, .out = derived, .scratch = scratch};
+  sq_parallel_blocks(sq_min(sq_s4_nlane(m), end - first), run_lane, &l);
 }
 
-void sq_s4_derive_back(const sq_mixer *m, const sq_real *theta, const sq_real *derived,
+void sq_s4_derive_back(const sq_mixer *m, const sq_real *theta, int first, int end, const sq_real *derived,
                        const sq_real *dderived, sq_real *dtheta, void *scratch)
 {
-  lanes l = {m, theta, dderived, dtheta, scratch};
+  lanes l = {m, first, end, theta, dderived, dtheta, scratch};
   (void)derived;
-  sq_parallel_blocks(sq_s4_nlane(m), run_lane, &l);
+  sq_parallel_blocks(sq_min(sq_s4_nlane(m), end - first), run_lane, &l);
 }

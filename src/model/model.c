@@ -190,34 +190,57 @@ sq_range sq_model_mixer_range(const sq_model *m, int layer)
   return end > 0 ? (sq_range){first, end - first} : (sq_range){0, 0};
 }
 
+/* 0: none is derived. */
+static size_t part_size(const sq_model *m, int layer)
+{
+  const sq_mixer_ops *ops = sq_mixer_get(m->mixer[layer]);
+  return ops->derived_part != NULL ? ops->derived_part(m->mixer[layer])
+                                   : sq_model_derived_range(m, layer).count;
+}
+
+int sq_model_nparts(const sq_model *m, int layer)
+{
+  const size_t size = part_size(m, layer);
+  return size > 0 ? (int)((sq_model_derived_range(m, layer).count + size - 1) / size) : 0;
+}
+
+size_t sq_model_part_start(const sq_model *m, int layer, int part)
+{
+  const sq_range r = sq_model_derived_range(m, layer);
+  const size_t at = (size_t)part * part_size(m, layer);
+  return r.first + (at < r.count ? at : r.count);
+}
+
 /* A shard's workspace is as large as any mixer's scratch, and free while no pass runs. */
-void sq_model_derive_layer(const sq_model *m, int layer, const sq_real *theta, sq_real *derived,
-                           void *shard_work)
+void sq_model_derive_layer(const sq_model *m, int layer, int first, int end, const sq_real *theta,
+                           sq_real *derived, void *shard_work)
 {
   const sq_mixer *mixer = m->mixer[layer];
   if (sq_mixer_get(mixer)->derive != NULL)
-    sq_mixer_get(mixer)->derive(mixer, theta, derived + place_of(mixer), shard_work);
+    sq_mixer_get(mixer)->derive(mixer, theta, first, end, derived + place_of(mixer), shard_work);
 }
 
 void sq_model_derive(const sq_model *m, const sq_real *theta, sq_real *derived, void *shard_work)
 {
-  for (int i = 0; i < m->nlayer; ++i) sq_model_derive_layer(m, i, theta, derived, shard_work);
+  for (int i = 0; i < m->nlayer; ++i)
+    sq_model_derive_layer(m, i, 0, sq_model_nparts(m, i), theta, derived, shard_work);
 }
 
-void sq_model_derive_layer_back(const sq_model *m, int layer, const sq_real *theta, const sq_real *derived,
-                                sq_real *gradient, void *shard_work)
+void sq_model_derive_layer_back(const sq_model *m, int layer, int first, int end, const sq_real *theta,
+                                const sq_real *derived, sq_real *gradient, void *shard_work)
 {
   const sq_mixer *mixer = m->mixer[layer];
   const size_t at = place_of(mixer);
   if (sq_mixer_get(mixer)->derive_back != NULL)
-    sq_mixer_get(mixer)->derive_back(mixer, theta, derived + at, gradient + m->params.total + at, gradient,
-                                     shard_work);
+    sq_mixer_get(mixer)->derive_back(mixer, theta, first, end, derived + at, gradient + m->params.total + at,
+                                     gradient, shard_work);
 }
 
 void sq_model_derive_back(const sq_model *m, const sq_real *theta, const sq_real *derived, sq_real *gradient,
                           void *shard_work)
 {
-  for (int i = 0; i < m->nlayer; ++i) sq_model_derive_layer_back(m, i, theta, derived, gradient, shard_work);
+  for (int i = 0; i < m->nlayer; ++i)
+    sq_model_derive_layer_back(m, i, 0, sq_model_nparts(m, i), theta, derived, gradient, shard_work);
 }
 
 /* ---- a batch in shards ------------------------------------------------------------------------------- */

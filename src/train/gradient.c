@@ -26,7 +26,7 @@
 
 /* Numbers from which the vector is summed in parts: below, an exchange takes about as long as its start. */
 #define PARTS_FROM ((size_t)1 << 15)
-/* Derived numbers of a layer from which one member makes them for all. */
+/* Derived numbers of a layer from which they are made once in a team. */
 #define DERIVE_FOR_ALL_FROM ((size_t)1 << 15)
 /* Elements of one block of work on whole vectors. */
 #define STRIP ((size_t)1 << 16)
@@ -516,47 +516,87 @@ static void sum_gradient(sq_worker *w)
 
 /* ---- derived quantities: layers are independent ------------------------------------------------------ */
 
-/* The member that makes them for all, or -1: every member its own. */
+/* Who makes those of a layer: every member all, each member the parts whose gradient it gets, or the member named. */
+enum { ALL_MAKE_ALL = -1, EACH_ITS_PARTS = -2 };
+
+/* The stretch whose bounds are those of the layer's parts; NULL: none. */
+static const sq_stretch *divided_stretch(const sq_worker *w, int layer)
+{
+  for (int s = 0; s < w->parts.nstretch; ++s)
+    if (w->parts.stretch[s].derived == layer) return &w->parts.stretch[s];
+  return NULL;
+}
+
 static int maker_of(const sq_worker *w, int layer)
 {
   const int large = sq_model_derived_range(w->model, layer).count >= DERIVE_FOR_ALL_FROM;
-  return large && in_parts(w) ? layer % team_size(&w->crew) : -1;
+  if (!large || !in_parts(w)) return ALL_MAKE_ALL;
+  return divided_stretch(w, layer) != NULL ? EACH_ITS_PARTS : layer % team_size(&w->crew);
 }
 
-static int makes(const sq_worker *w, int layer)
+/* The parts that this member makes: first .. end-1. */
+static void parts_made(const sq_worker *w, int layer, int *first, int *end)
 {
-  const int maker = maker_of(w, layer);
-  return sq_model_derived_range(w->model, layer).count > 0 && (maker < 0 || maker == team_rank(&w->crew));
+  const int n = sq_model_nparts(w->model, layer), maker = maker_of(w, layer), team = team_size(&w->crew);
+  const int here = sq_team_part(w->crew.team);
+  *first = maker == EACH_ITS_PARTS ? n * here / team : 0;
+  *end = maker == EACH_ITS_PARTS ? n * (here + 1) / team : maker < 0 || maker == team_rank(&w->crew) ? n : 0;
+}
+
+/* Layers of which this member makes something. */
+static int layers_made(const sq_worker *w)
+{
+  int count = 0, first, end;
+  for (int i = 0; i < sq_model_nlayer(w->model); ++i) {
+    parts_made(w, i, &first, &end);
+    count += first < end;
+  }
+  return count;
 }
 
 /* The areas serve as room, one a group of threads. */
 static int derive_groups(const sq_worker *w)
 {
-  return sq_min(sq_min(w->narea, w->crew.threads), sq_model_nlayer(w->model));
+  return sq_min(sq_min(w->narea, w->crew.threads), layers_made(w));
+}
+
+/* Every derive_groups()th layer of those that this member makes something of. */
+static void derive_by_group(sq_worker *w, int g, int back)
+{
+  const int ngroups = derive_groups(w);
+  for (int i = 0, k = 0, first, end; i < sq_model_nlayer(w->model); ++i) {
+    parts_made(w, i, &first, &end);
+    if (first >= end || k++ % ngroups != g) continue;
+    if (back)
+      sq_model_derive_layer_back(w->model, i, first, end, w->theta, w->derived, w->grad, w->area[g].work);
+    else
+      sq_model_derive_layer(w->model, i, first, end, w->theta, w->derived, w->area[g].work);
+  }
 }
 
 static void derive_group(void *ctx, int g)
 {
-  sq_worker *w = ctx;
-  for (int i = g; i < sq_model_nlayer(w->model); i += derive_groups(w))
-    if (makes(w, i)) sq_model_derive_layer(w->model, i, w->theta, w->derived, w->area[g].work);
+  derive_by_group(ctx, g, 0);
 }
 
 static void derive_group_back(void *ctx, int g)
 {
-  sq_worker *w = ctx;
-  for (int i = g; i < sq_model_nlayer(w->model); i += derive_groups(w))
-    if (makes(w, i)) sq_model_derive_layer_back(w->model, i, w->theta, w->derived, w->grad, w->area[g].work);
+  derive_by_group(ctx, g, 1);
 }
 
 static void derive(sq_worker *w)
 {
+  const size_t total = sq_model_params(w->model)->total;
   if (sq_model_nderived(w->model) == 0) return;
   sq_parallel_groups(w->crew.threads, derive_groups(w), derive_group, w);
   for (int i = 0; i < sq_model_nlayer(w->model); ++i) {
     const sq_range r = sq_model_derived_range(w->model, i);
-    if (maker_of(w, i) >= 0)
-      sq_team_share(w->crew.team, maker_of(w, i), w->derived + r.first, r.count * sizeof *w->derived);
+    const int maker = maker_of(w, i);
+    if (maker >= 0) sq_team_share(w->crew.team, maker, w->derived + r.first, r.count * sizeof *w->derived);
+    if (maker != EACH_ITS_PARTS) continue;
+    size_t bound[SQ_MAX_SHARDS + 1]; /* in the derived vector */
+    for (int k = 0; k <= w->crew.team->size; ++k) bound[k] = divided_stretch(w, i)->bound[1][k] - total;
+    sq_team_gather(w->crew.team, bound, sizeof *w->derived, w->derived);
   }
 }
 
@@ -568,13 +608,44 @@ static void move_range(sq_worker *w, int layer, sq_range range, int back)
       sq_team_to_one(w->crew.team, w->parts.stretch[s].bound[k], maker_of(w, layer), range, back, w->grad);
 }
 
-/* Where the vector is in parts, the maker of a layer gets what the others have of the layer's ranges.  A layer that
- * every member makes is small, and so are the others then: all get all. */
+/* Nothing but its own part of a range of theta's gradient is left in a member's vector. */
+static void keep_own(sq_worker *w, const size_t *bound)
+{
+  const int team = w->crew.team->size, part = sq_team_part(w->crew.team);
+  memset(w->grad + bound[0], 0, (bound[part] - bound[0]) * sizeof *w->grad);
+  memset(w->grad + bound[part + 1], 0, (bound[team] - bound[part + 1]) * sizeof *w->grad);
+}
+
+/* What derive_back adds to a layer's parameters, each element in one member: to the sums in the members' parts.
+   Everything else is zero, so that no sum is rounded twice. */
+static void add_over_team(sq_worker *w, const size_t *bound)
+{
+  const sq_team_tree all = {.team = w->crew.team, .nshard = w->crew.team->size, .piece = w->piece};
+  sq_team_scatter_begin(&w->scatter, &all, bound, w->grad, w->incoming);
+  sq_team_scatter_go_on(&w->scatter, 1);
+}
+
+/* run(w, bounds of the parts of its mixer's parameters) for the layers that every member makes parts of. */
+static void each_divided(sq_worker *w, void (*run)(sq_worker *w, const size_t *bound))
+{
+  for (int i = 0; i < sq_model_nlayer(w->model); ++i) {
+    if (maker_of(w, i) != EACH_ITS_PARTS) continue;
+    for (int s = 0; s < w->parts.nstretch; ++s) {
+      size_t bound[SQ_MAX_SHARDS + 1];
+      sq_team_clip(w->crew.team->size, w->parts.stretch[s].bound[0], sq_model_mixer_range(w->model, i),
+                   bound);
+      if (bound[0] < bound[w->crew.team->size]) run(w, bound);
+    }
+  }
+}
+
+/* Where the vector is in parts, the maker of a layer gets what the others have of the layer's ranges.  Where every member
+ * makes a layer alone, that is small, and so are the others: all get all. */
 static void collect_for_makers(sq_worker *w)
 {
   int all = 0;
   for (int i = 0; i < sq_model_nlayer(w->model); ++i)
-    all |= maker_of(w, i) < 0 && sq_model_derived_range(w->model, i).count > 0;
+    all |= maker_of(w, i) == ALL_MAKE_ALL && sq_model_nparts(w->model, i) > 0;
   for (int s = 0; all && s < w->parts.nstretch; ++s)
     for (int k = 0; k < 2; ++k)
       sq_team_gather(w->crew.team, w->parts.stretch[s].bound[k], sizeof *w->grad, w->grad);
@@ -591,7 +662,9 @@ static void derive_back(sq_worker *w)
 {
   if (sq_model_nderived(w->model) == 0) return;
   if (in_parts(w)) collect_for_makers(w);
+  each_divided(w, keep_own);
   sq_parallel_groups(w->crew.threads, derive_groups(w), derive_group_back, w);
+  each_divided(w, add_over_team);
   for (int i = 0; i < sq_model_nlayer(w->model); ++i)
     if (maker_of(w, i) >= 0) move_range(w, i, sq_model_mixer_range(w->model, i), 1);
 }

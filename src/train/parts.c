@@ -22,11 +22,23 @@ static size_t derived_before(const sq_model *m, int layer)
                                        : total;
 }
 
-/* A half of a range ends at most one block behind its middle. */
-static size_t room_for(size_t n)
+/* A half of a range ends at most one block, or one derived part, behind its middle. */
+static size_t room_for(const sq_model *m, size_t n, int layer)
 {
-  const size_t half = n / 2 + SQ_OPTIM_BLOCK + 256;
+  const size_t part = layer < 0 ? 0 : sq_model_part_start(m, layer, 1) - sq_model_part_start(m, layer, 0);
+  const size_t half = n / 2 + (part > SQ_OPTIM_BLOCK ? part : SQ_OPTIM_BLOCK) + 256;
   return half < n ? half : n;
+}
+
+/* See sq_stretch. */
+static int divided_layer(const sq_model *m, size_t first, size_t count)
+{
+  for (int i = 0; i < sq_model_nlayer(m); ++i) {
+    const sq_range r = sq_model_derived_range(m, i);
+    const size_t at = sq_model_params(m)->total + r.first;
+    if (sq_model_nparts(m, i) > 1 && at == first && r.count <= count && count < r.count + 16) return i;
+  }
+  return -1;
 }
 
 /* Into s, unless that is NULL; returns how many there are. */
@@ -38,10 +50,14 @@ static int cut(const sq_model *m, sq_stretch *s, size_t *room)
     const size_t t = theta_before(m, layer), d = derived_before(m, layer);
     if (layer >= 0 && theta - t + derived - d < STRETCH_MIN) continue;
     const size_t range[2][2] = {{t, theta - t}, {d, derived - d}};
-    for (int k = 0; k < 2; ++k)
-      if (room_for(range[k][1]) > *room) *room = room_for(range[k][1]);
+    const int divided = divided_layer(m, d, derived - d);
+    for (int k = 0; k < 2; ++k) {
+      const size_t need = room_for(m, range[k][1], k == 0 ? -1 : divided);
+      if (need > *room) *room = need;
+    }
     if (s != NULL) {
       s[n].layer = layer;
+      s[n].derived = divided;
       memcpy(s[n].range, range, sizeof range);
     }
     ++n;
@@ -89,16 +105,24 @@ static size_t start_of(const sq_stretch *s, int team, int part, int nblock, cons
   return b < nblock && block[b].first < end ? block[b].first : end;
 }
 
-/* Derived quantities belong to no block: even parts of whole cache lines. */
+/* Derived quantities belong to no block: whole parts, or even ones of whole cache lines. */
+static size_t derived_start(const sq_model *m, const sq_stretch *s, int team, int part)
+{
+  if (part == team) return s->range[1][0] + s->range[1][1];
+  if (s->derived >= 0)
+    return sq_model_params(m)->total +
+           sq_model_part_start(m, s->derived, sq_model_nparts(m, s->derived) * part / team);
+  return s->range[1][0] + s->range[1][1] / 16 * (size_t)part / (size_t)team * 16;
+}
+
 static void set_bounds(const sq_model *m, int team, int nblock, const sq_optim_block *block, sq_parts *p)
 {
   cut(m, p->stretch, &p->room);
   for (int s = 0; s < p->nstretch; ++s) {
     sq_stretch *x = &p->stretch[s];
-    const size_t lines = x->range[1][1] / 16;
     for (int i = 0; i <= team; ++i) {
       x->bound[0][i] = start_of(x, team, i, nblock, block);
-      x->bound[1][i] = x->range[1][0] + (i == team ? x->range[1][1] : lines * (size_t)i / (size_t)team * 16);
+      x->bound[1][i] = derived_start(m, x, team, i);
     }
     for (int k = 0; k < 2 && team > 1; ++k) {
       const size_t *b = x->bound[k];

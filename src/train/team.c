@@ -182,16 +182,22 @@ void sq_team_gather(const sq_team *t, const size_t *bound, size_t size, void *x)
   }
 }
 
+void sq_team_clip(int nmember, const size_t *bound, sq_range range, size_t *clipped)
+{
+  const size_t end = range.first + range.count;
+  for (int i = 0; i <= nmember; ++i)
+    clipped[i] = bound[i] < range.first ? range.first : bound[i] > end ? end : bound[i];
+}
+
 void sq_team_to_one(const sq_team *t, const size_t *bound, int root, sq_range range, int back, sq_real *x)
 {
   const int sends = (t->rank == root) == back;
+  size_t clipped[SQ_MAX_SHARDS + 1];
+  sq_team_clip(t->size, bound, range, clipped);
   for (int k = 0; k < t->size; ++k) {
-    if (k == root || (t->rank != root && t->rank != k)) continue;
-    const size_t *b = bound + part_of(t, k), end = range.first + range.count;
-    const size_t from = b[0] > range.first ? b[0] : range.first, to = b[1] < end ? b[1] : end;
-    if (from >= to) continue;
-    const size_t bytes = (to - from) * sizeof *x;
-    t->exchange(t->user, t->rank == root ? k : root, x + from, sends ? bytes : 0, x + from,
+    const size_t *b = clipped + part_of(t, k), bytes = (b[1] - b[0]) * sizeof *x;
+    if (k == root || (t->rank != root && t->rank != k) || bytes == 0) continue;
+    t->exchange(t->user, t->rank == root ? k : root, x + b[0], sends ? bytes : 0, x + b[0],
                 sends ? 0 : bytes);
   }
 }

@@ -118,18 +118,19 @@ static void timed_backward(const sq_mixer *m, const sq_real *theta, const sq_pas
   leave();
 }
 
-static void timed_derive(const sq_mixer *m, const sq_real *theta, sq_real *derived, void *scratch)
+static void timed_derive(const sq_mixer *m, const sq_real *theta, int first, int end, sq_real *derived,
+                         void *scratch)
 {
   enter(PHASE_KERNEL);
-  real_ops(m)->derive(m, theta, derived, scratch);
+  real_ops(m)->derive(m, theta, first, end, derived, scratch);
   leave();
 }
 
-static void timed_derive_back(const sq_mixer *m, const sq_real *theta, const sq_real *derived,
-                              const sq_real *dderived, sq_real *dtheta, void *scratch)
+static void timed_derive_back(const sq_mixer *m, const sq_real *theta, int first, int end,
+                              const sq_real *derived, const sq_real *dderived, sq_real *dtheta, void *scratch)
 {
   enter(PHASE_KERNEL);
-  real_ops(m)->derive_back(m, theta, derived, dderived, dtheta, scratch);
+  real_ops(m)->derive_back(m, theta, first, end, derived, dderived, dtheta, scratch);
   leave();
 }
 
