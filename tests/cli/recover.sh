@@ -78,6 +78,14 @@ touch way.h5.ckpt
 expect 4 'way.h5.ckpt is in the way' -- "$s" run tiny.json --out way.h5
 [ -e way.h5 ] && fail "no place for checkpoints, but a file was made"
 
+# A start that was killed between giving the file its name and taking the temporary one away.
+(exit 0) &
+gone=$!
+wait $gone
+ln whole.h5 whole.h5.tmp.$gone
+expect 0 -- "$s" run tiny.json --out whole.h5 --resume
+[ -e whole.h5.tmp.$gone ] && fail "--resume leaves a dead start's temporary name"
+
 # Another grid is refused with what differs; a folder that takes no files is named.
 expect 2 'whole.h5.*train.total_steps.*60.*70' -- "$s" run tiny.json --out whole.h5 --resume --set train.total_steps=70
 expect 4 'nowhere/x.h5' -- "$s" run tiny.json --out nowhere/x.h5
