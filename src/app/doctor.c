@@ -153,9 +153,13 @@ static void check_memory(report *r)
 static void check_blas(report *r)
 {
   const sq_blas_info b = sq_blas_describe();
-  const char *advice = sq_blas_advice();
+  int asked;
+  const char *advice = sq_blas_advice(&asked);
   r->threads = 1; /* what run.threads gives unless a configuration says otherwise */
-  if (advice) {
+  if (advice && asked) {
+    ok("BLAS: %s, kernel %s, which OPENBLAS_CORETYPE asks for; this CPU could run wider ones", b.name,
+       b.kernel);
+  } else if (advice) {
     warning(r, "BLAS: %s%s%s", b.name, *b.kernel ? ", kernel " : "", b.kernel);
     remedy("%s", advice);
   } else {

@@ -6,7 +6,7 @@
 static const sq_command command[] = {
     {"run", "train a grid and write its results file",
      "CONFIG [--out FILE.h5] [--resume] [--set KEY=VALUE ...] [--team K] [--threads N]\n"
-     "       [--time-limit SECONDS] [--quiet]",
+     "       [--time-limit SECONDS] [--allow-different-cpu] [--private-data] [--quiet]",
      "Trains every cell of CONFIG (a cell or a grid, JSON) on all ranks, takes the spectra and\n"
      "writes one HDF5 file.  Start it alone, or with mpirun -q -n RANKS, or with srun.\n"
      "`seqspectra help config` lists the keys of CONFIG and of --set.\n"

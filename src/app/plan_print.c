@@ -2,12 +2,15 @@
 #include <cjson/cJSON.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "bytes.h"
 #include "plan.h"
 #include "progress.h"
 #include "sq/base.h"
+#include "sq/linalg.h"
 
 const char *sq_limit_name(sq_limit l)
 {
@@ -137,6 +140,13 @@ static void print_needs(const sq_plan *p, const sq_plan_totals *t)
   if (t->sbatch != NULL) printf("%s\n", t->sbatch);
 }
 
+/* The jobs run other kernels than were timed here: they pin them (jobs/README.md). */
+static int others_in_jobs(const sq_blas_info *b)
+{
+  return strncmp(b->name, "OpenBLAS", 8) == 0 && getenv("OPENBLAS_CORETYPE") == NULL &&
+         strcasecmp(b->kernel, "Haswell") != 0;
+}
+
 static void print_totals(const sq_plan *p, const sq_plan_totals *t)
 {
   char a[32], b[32];
@@ -152,14 +162,17 @@ static void print_totals(const sq_plan *p, const sq_plan_totals *t)
   print_needs(p, t);
   if (p->rate > 0) {
     printf("Times: training steps at %.3g GFLOP/s a core (--rate), evaluations as a third of a step; spectra "
-           "not counted.\n",
-           p->rate);
+           "not counted; checkpoints at %.3g MB/s, assumed.\n",
+           p->rate, p->model.disk_rate / 1e6);
     return;
   }
-  printf("Times: steps, evaluations and spectra on random tokens of full length, timed here%s.\n"
-         "Matrix products run at %.3g GFLOP/s a rank (%s).\n",
+  const sq_blas_info blas = sq_blas_describe();
+  printf("Times: steps, evaluations and spectra on random tokens of full length, timed here%s;\n"
+         "checkpoints at %.3g MB/s, as into a file in this folder, which the system may keep in memory.\n"
+         "Matrix products run at %.3g GFLOP/s a rank (%s%s%s).%s\n",
          t->all_timed ? "" : " (*: not timed, taken at the speed of the others, without spectra)",
-         p->gemm / 1e9, SQ_PRECISION);
+         p->model.disk_rate / 1e6, p->gemm / 1e9, SQ_PRECISION, *blas.kernel ? ", kernel " : "", blas.kernel,
+         others_in_jobs(&blas) ? " The job scripts take Haswell's unless OPENBLAS_CORETYPE is set." : "");
 }
 
 static int longer(int width, const char *text)

@@ -420,11 +420,10 @@ static sq_status spectra_table(const sq_results *r, sq_table *t)
   if (has_any(r, "null_shuffled_percent_radius_mean"))
     sq_table_note(t, "null: shuffled = the trained layer with the steps of each sequence shuffled; null: "
                      "uniform = uniform attention at the same lengths.");
-  sq_table_note(t,
-                "For attention and other time-varying layers these shares belong to the realisation (the "
-                "choice of the state's coordinates), "
-                "not to the layer's map; table `memory` holds what does not depend on it.  The eigenvalues "
-                "of time-invariant layers (S4, S5, LRU) are the layer's own.");
+  sq_table_note(t, "For attention and other time-varying layers these shares belong to the realisation (the "
+                   "choice of the state's coordinates), "
+                   "not to the layer's map; table `memory` holds what does not depend on it. The eigenvalues "
+                   "of time-invariant layers (S4, S5, LRU) are the layer's own.");
   if (has_any(r, "modal_energy_percent_radius"))
     sq_table_note(t, "by energy = each eigenvalue weighted by the energy |C|^2 |B|^2/(1-|lambda|^2) of its "
                      "mode.");
@@ -520,11 +519,14 @@ static sq_status training_table(const sq_results *r, sq_table *t)
 static const struct {
   const char *name, *title;
   sq_status (*make)(const sq_results *r, sq_table *t);
-  int usual; /* printed when no table is asked for */
+  int usual;        /* printed when no table is asked for */
+  const char *none; /* in place of rows */
 } tables[] = {
-    {"accuracy", "Accuracy", accuracy_table, 1}, {"spectra", "Eigenvalues by modulus", spectra_table, 1},
-    {"memory", "Memory", memory_table, 1},       {"cells", "Cells", cells_table, 0},
-    {"training", "Training", training_table, 0},
+    {"accuracy", "Accuracy", accuracy_table, 1, "no finished cell yet"},
+    {"spectra", "Eigenvalues by modulus", spectra_table, 1, "no such spectra in this file (analysis.protocols)"},
+    {"memory", "Memory", memory_table, 1, "no such spectra in this file (analysis.protocols)"},
+    {"cells", "Cells", cells_table, 0, "no cells in this file"},
+    {"training", "Training", training_table, 0, "no evaluation during training in this file"},
 };
 #define TABLES      "accuracy|spectra|memory|cells|training"
 #define FORMATS     "md|latex|csv"
@@ -554,6 +556,7 @@ static sq_status print_table(const sq_results *r, int i, const int *damaged, con
   sq_table t = {.csv = strcmp(format, "csv") == 0};
   sq_status st = tables[i].make(r, &t);
   if (st == SQ_OK && tables[i].usual && !any_done(r)) sq_table_empty(&t, "no finished cell yet");
+  if (st == SQ_OK && sq_table_nrow(&t) == 0) sq_table_empty(&t, tables[i].none);
   if (st == SQ_OK) warn_damaged(&t, r, damaged);
   if (st == SQ_OK) st = sq_table_print(&t, tables[i].title, format, out);
   sq_table_clear(&t);

@@ -374,11 +374,12 @@ static int has_checkpoint(const run *r, int cell)
 static void announce(const run *r)
 {
   const sq_blas_info blas = sq_blas_describe();
-  const char *advice = sq_blas_advice();
+  int asked;
+  const char *advice = sq_blas_advice(&asked);
   int left = 0, begun = 0;
   for (int i = 0; i < r->cells->ncell; ++i) left += !r->skip[i];
   if (sq_app_rank() != 0) return;
-  if (advice) sq_warn("%s", advice);
+  if (advice && !asked) sq_warn("%s", advice);
   if (r->o.quiet) return;
   printf("%s: ", sq_experiment_name(r->experiment));
   if (left == 0) {
@@ -403,6 +404,8 @@ static void announce(const run *r)
     printf("%d team%s of %d ranks", sq_app_nrank() / r->team, sq_app_nrank() / r->team == 1 ? "" : "s",
            r->team);
     if (idle > 0) printf("; %d rank%s left over", idle, idle == 1 ? "" : "s");
+    if (left < sq_app_nrank() / r->team)
+      printf("; only %d of them ha%s a cell", left, left == 1 ? "s" : "ve");
     putchar('\n');
   }
   fflush(stdout);

@@ -104,6 +104,11 @@ void sq_table_warn(sq_table *t, const char *fmt, ...)
   va_end(args);
 }
 
+int sq_table_nrow(const sq_table *t)
+{
+  return t->ncolumn > 0 && t->empty == NULL ? t->ncell / t->ncolumn - 1 : 0;
+}
+
 void sq_table_empty(sq_table *t, const char *text)
 {
   while (t->ncell > t->ncolumn) free(t->cell[--t->ncell]);

@@ -27,5 +27,6 @@ void sq_table_note(sq_table *t, const char *fmt, ...) __attribute__((format(prin
 void sq_table_warn(sq_table *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* Drops rows and notes: `text` is all there is. */
 void sq_table_empty(sq_table *t, const char *text);
+int sq_table_nrow(const sq_table *t);
 /* format: md | latex | csv.  SQ_ERR_IO, SQ_ERR_MEMORY. */
 sq_status sq_table_print(const sq_table *t, const char *title, const char *format, FILE *out);

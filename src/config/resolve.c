@@ -306,8 +306,8 @@ void sq_cfg_notes(const sq_experiment *e)
   }
   for (int i = 0; i < e->nbase; ++i) source_notes(&e->schema, &e->base[i], idle <= FEW);
   if (idle > FEW)
-    sq_note("%s: %d keys of %d bases have no meaning for their model and task, ignored (each is named where "
+    sq_note("%s: %d keys of %d base%s have no meaning for their model and task, ignored (each is named where "
             "a base is "
             "read alone)",
-            e->grid.where, idle, files);
+            e->grid.where, idle, files, files == 1 ? "" : "s");
 }

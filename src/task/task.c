@@ -256,10 +256,10 @@ static repeats count_repeats(const sq_task *t, const place *p, size_t n, int32_t
 static void describe(const repeats *r, char out[256])
 {
   sq_format(out, 256,
-            "%zu examples have the input of another one of their split, %zu of another split; the first: %s "
+            "%zu example%s the input of another one of their split, %zu of another split; the first: %s "
             "example %zu and %s example %zu",
-            r->within, r->across, split_name[r->first[0].split], r->first[0].index,
-            split_name[r->first[1].split], r->first[1].index);
+            r->within, r->within == 1 ? " has" : "s have", r->across, split_name[r->first[0].split],
+            r->first[0].index, split_name[r->first[1].split], r->first[1].index);
 }
 
 static sq_status refuse_repeats(const sq_task *t, const repeats *r)
