@@ -525,6 +525,47 @@ static void damping_beyond_the_clamp_has_no_gradient(void **state)
   s4_free(&x);
 }
 
+/* What sq_mixer_ops.derived_part promises: made one by one the parts are what they are together, each within its own
+   numbers, and each element of dtheta is added to in one of them. */
+static void parts_made_one_by_one_are_those_made_together(void **state)
+{
+  s4 x;
+  const int len = 700, D = 40; /* three slices, the last of 8 channels; long enough for spectra */
+  (void)state;
+  s4_make(&x, 4, D, len, 1, &len);
+  stir(&x);
+  s4_derive(&x);
+  const int n = parts_of(&x);
+  const size_t part = x.f.ops->derived_part(x.f.m), total = x.f.params.total;
+  sq_real *together = sq_calloc(x.nderived, sizeof *together, "derived");
+  sq_real *dtheta = sq_calloc(2 * total, sizeof *dtheta, "dtheta"), *alone = dtheta + total;
+  int *times = sq_calloc(total, sizeof *times, "counts");
+  assert_int_equal(n, 3);
+  memcpy(together, x.derived, x.nderived * sizeof *together);
+  draw(3, x.nderived, 1, x.dderived);
+  x.f.ops->derive_back(x.f.m, x.f.theta, 0, n, x.derived, x.dderived, dtheta, x.f.scratch);
+  for (int i = 0; i < n; ++i) {
+    const size_t first = (size_t)i * part, end = i + 1 < n ? first + part : x.nderived;
+    for (size_t k = 0; k < x.nderived; ++k) x.derived[k] = -7;
+    x.f.ops->derive(x.f.m, x.f.theta, i, i + 1, x.derived, x.f.scratch);
+    assert_memory_equal(x.derived + first, together + first, (end - first) * sizeof *together);
+    for (size_t k = 0; k < x.nderived; ++k)
+      if (k < first || k >= end) assert_true(x.derived[k] == -7);
+    memset(alone, 0, total * sizeof *alone);
+    x.f.ops->derive_back(x.f.m, x.f.theta, i, i + 1, together, x.dderived, alone, x.f.scratch);
+    for (size_t k = 0; k < total; ++k)
+      if (alone[k] != 0) {
+        ++times[k];
+        assert_true(alone[k] == dtheta[k]);
+      }
+  }
+  for (size_t k = 0; k < total; ++k) assert_int_equal(times[k], dtheta[k] != 0);
+  free(times);
+  free(dtheta);
+  free(together);
+  s4_free(&x);
+}
+
 /* ---- the recurrence ------------------------------------------------------------------------------------- */
 
 typedef struct {
@@ -790,6 +831,7 @@ int main(void)
       cmocka_unit_test(kernel_keeps_its_digits_at_length_1024),
       cmocka_unit_test(convolution_and_its_gradient_follow_the_definition),
       cmocka_unit_test(gradient_of_derived_is_the_adjoint_of_the_forward_pass),
+      cmocka_unit_test(parts_made_one_by_one_are_those_made_together),
       cmocka_unit_test(gradients_of_all_parameters_are_those_of_the_definition),
       cmocka_unit_test(damping_beyond_the_clamp_has_no_gradient),
       cmocka_unit_test(recurrence_reproduces_the_convolution),

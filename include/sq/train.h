@@ -160,6 +160,8 @@ typedef struct {
 
 typedef struct { /* what a cell will need and do, from its configuration alone */
   long nparam, total_steps;
+  int eval_batch;
+  size_t nderived;                /* numbers that follow from the parameters, see sq/model.h */
   int max_evals, nstage;          /* nstage = 2 + snapshots */
   double flops_step, flops_total; /* training step = 3 x forward */
   int nshard;                     /* of a batch: more workers cannot share one */

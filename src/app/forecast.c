@@ -5,8 +5,8 @@
  *
  *   step        gradient x (most shards that a member has) / shards + optimiser / K + exchange
  *   exchange    reduce and gather, 2 (1 - 1/K) of the vector from each member, copied into shared memory and out of it,
- *               in 2 log2 K messages
- *   evaluation  split among the members as the gradient is
+ *               in 2 log2 K messages; the vector is that of the gradient, derived quantities included
+ *   evaluation  split among the members as the gradient is; derived quantities are gathered for each batch
  *   spectra     at each stage by the first member alone, written to the file
  *   checkpoint  every run.checkpoint_minutes
  *
@@ -55,11 +55,17 @@ double sq_forecast_speedup(const sq_cells *c, int i)
   return (double)most_shards(c, i, 1, 1) / most_shards(c, i, 1, c->threads);
 }
 
-static double exchange_s(const sq_forecast_model *m, int i, int team)
+/* n numbers, a part from each member to all, or from all to one. */
+static double gather_s(const sq_forecast_model *m, int team, double n)
 {
   if (team == 1) return 0;
-  const double vector = (double)m->cells->plan[i].nparam * sizeof(sq_real);
-  return 2 * halvings(team) * message_s + 2 * (1 - 1.0 / team) * vector * 2 / m->copy_rate;
+  return halvings(team) * message_s + (1 - 1.0 / team) * n * sizeof(sq_real) * 2 / m->copy_rate;
+}
+
+static double exchange_s(const sq_forecast_model *m, int i, int team)
+{
+  const sq_train_plan *t = &m->cells->plan[i];
+  return 2 * gather_s(m, team, (double)t->nparam + (double)t->nderived);
 }
 
 static double step_s(const sq_forecast_model *m, int i, int team)
@@ -88,7 +94,8 @@ double sq_forecast_cell_s(const sq_forecast_model *m, int i, int team)
   const sq_cell_speed *s = &m->speed[i];
   const double rows = (double)m->cells->row_bytes[i], minutes = sq_config_real(c, "run.checkpoint_minutes");
   const double training = (double)t->total_steps * step_s(m, i, team) +
-                          evaluated(t, c) * s->evaluation_s * largest_share(m, i, team);
+                          evaluated(t, c) * (s->evaluation_s * largest_share(m, i, team) +
+                                             gather_s(m, team, (double)t->nderived) / t->eval_batch);
   const double saves = minutes > 0 ? floor(training / (60 * minutes)) : 0;
   return training + s->init_s + (t->nstage - 1) * s->spectra_s + t->nstage * rows / m->disk_rate +
          saves * sq_forecast_checkpoint_s(m, i);

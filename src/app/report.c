@@ -523,7 +523,8 @@ static const struct {
   const char *none; /* in place of rows */
 } tables[] = {
     {"accuracy", "Accuracy", accuracy_table, 1, "no finished cell yet"},
-    {"spectra", "Eigenvalues by modulus", spectra_table, 1, "no such spectra in this file (analysis.protocols)"},
+    {"spectra", "Eigenvalues by modulus", spectra_table, 1,
+     "no such spectra in this file (analysis.protocols)"},
     {"memory", "Memory", memory_table, 1, "no such spectra in this file (analysis.protocols)"},
     {"cells", "Cells", cells_table, 0, "no cells in this file"},
     {"training", "Training", training_table, 0, "no evaluation during training in this file"},

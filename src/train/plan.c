@@ -316,6 +316,8 @@ sq_status sq_train_plan_threads(const sq_config *c, int threads, sq_train_plan *
   sq_train_model_dims(c, &p->task, &p->dims);
   SQ_TRY(sq_model_create(c, p->dims, &m));
   p->nparam = sq_train_count_parameters(sq_model_params(m));
+  p->nderived = sq_model_nderived(m);
+  p->eval_batch = s.eval_batch;
   p->total_steps = s.total;
   p->max_evals = s.max_evals;
   p->nstage = 2 + s.snapshots;
