@@ -24,8 +24,9 @@
 #include "store_impl.h"
 
 enum {
-  YOUNG_S = 10, /* an empty file of this age is not of a run that is just starting */
-  BEAT_S = 5,   /* between two signs of life */
+  YOUNG_S = 10,      /* an empty file of this age is not of a run that is just starting */
+  BEAT_S = 5,        /* between two signs of life */
+  ENDING_TRIES = 50, /* of 60 ms, for a holder that is ending */
   PATIENCE_S =
       30, /* without one a holder is taken to be dead: six beats, for slow file systems and loaded hosts */
   SILENT_S = 120, /* for `status`, which does not wait: age of the last sign */
@@ -138,17 +139,29 @@ static int try_flock(int fd, int how)
   return EWOULDBLOCK;
 }
 
+/* It has let go of its memory, and of its files in a moment: a start right behind a killed one is not refused. */
+static int is_ending(long pid)
+{
+  char name[64], to[8];
+  sq_format(name, sizeof name, "/proc/%ld/exe", pid);
+  return readlink(name, to, sizeof to) < 0 && errno == ENOENT && access("/proc/self/exe", F_OK) == 0;
+}
+
 /* Of an open lock file; how: LOCK_EX to take it over, LOCK_SH to look.  UNSURE: only signs of life can tell. */
 static verdict judge(int fd, const char *path, int how, holder *h)
 {
   struct stat here, named;
   char host[256];
-  const int error = try_flock(fd, how);
-  if (fstat(fd, &here) != 0 || stat(path, &named) != 0 || here.st_ino != named.st_ino) return GONE;
+  int error = try_flock(fd, how);
+  host_name(host);
   *h = read_holder(fd);
+  for (int i = 0; error == EWOULDBLOCK && i < ENDING_TRIES && h->pid > 0 && strcmp(host, h->host) == 0 &&
+                  is_ending(h->pid);
+       ++i)
+    error = try_flock(fd, how);
+  if (fstat(fd, &here) != 0 || stat(path, &named) != 0 || here.st_ino != named.st_ino) return GONE;
   if (error != 0 && has_flock(error)) return HELD;
   if (h->pid == 0) return time(NULL) - here.st_mtime > YOUNG_S ? STALE : HELD;
-  host_name(host);
   if (strcmp(host, h->host) != 0) return UNSURE;
   if (error == 0) return STALE; /* ends with the process, whose number may be another's by now */
   return kill((pid_t)h->pid, 0) != 0 && errno == ESRCH ? STALE : UNSURE;

@@ -649,21 +649,17 @@ sq_status sq_store_close(sq_store **ps)
   snprintf(path, sizeof path, "%s", s->file.path);
   sq_status st = SQ_OK;
   MPI_Allreduce(MPI_IN_PLACE, &failed, 1, MPI_INT, MPI_MAX, s->comm);
-  if (failed) {
-    /* Where writes fail HDF5 leaves its collective calls early, and the other ranks wait for it for ever.  Metadata did not
-       change: there is nothing that closing would add. */
+  /* Where writes fail HDF5 leaves its collective calls early, and the other ranks wait for it for ever.  Metadata did not
+     change: there is nothing that closing would add.  A flush comes back on every rank, also where only one of them has
+     failed; closing after that does not. */
+  if (failed)
     st = sq_fail(SQ_ERR_IO, "%s: cannot be written (disk full?)", path);
-    sq_lock_release(&s->lock);
-    MPI_Barrier(s->comm);
-    destroy(s);
-    return st;
-  }
-  /* Both are collective and come back on every rank. */
-  if (H5Fflush(s->file.file, H5F_SCOPE_GLOBAL) < 0)
+  else if (H5Fflush(s->file.file, H5F_SCOPE_GLOBAL) < 0)
     st = sq_fail(SQ_ERR_IO, "%s: cannot be written: %s", path, sq_hdf5_cause());
-  if (sq_layout_close(&s->file) < 0 && st == SQ_OK)
+  st = agree(s->comm, st);
+  if (st == SQ_OK && sq_layout_close(&s->file) < 0)
     st = sq_fail(SQ_ERR_IO, "%s: cannot be closed: %s", path, sq_hdf5_cause());
-  st = agree(s->comm, st); /* all have closed it */
+  st = agree(s->comm, st); /* all have closed it, or none */
   sq_lock_release(&s->lock);
   MPI_Barrier(s->comm); /* when this returns anywhere, the next may open it */
   destroy(s);

@@ -86,6 +86,15 @@ ln whole.h5 whole.h5.tmp.$gone
 expect 0 -- "$s" run tiny.json --out whole.h5 --resume
 [ -e whole.h5.tmp.$gone ] && fail "--resume leaves a dead start's temporary name"
 
+# A start right behind a killed one, whose files the system has not closed yet: it waits for that.
+if command -v flock >/dev/null; then
+  printf 'host %s\npid %d\nstarted 2026-01-01T00:00:00Z\njob -\nbeat 0000000001\n' "$(uname -n)" "$gone" >whole.h5.lock
+  flock whole.h5.lock sleep 0.6 &
+  sleep 0.2
+  expect 0 -- "$s" run tiny.json --out whole.h5 --resume
+  wait $!
+fi
+
 # Another grid is refused with what differs; a folder that takes no files is named.
 expect 2 'whole.h5.*train.total_steps.*60.*70' -- "$s" run tiny.json --out whole.h5 --resume --set train.total_steps=70
 expect 4 'nowhere/x.h5' -- "$s" run tiny.json --out nowhere/x.h5
