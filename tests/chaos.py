@@ -71,7 +71,7 @@ FEW = {"total_steps": 24, "warmup": 5, "eval_every": 6}
 def write_grid(folder, models):
     for name, model in models.items():
         train = dict(TRAIN, ssm_lr=0.001) if name in ("s4", "lru") else TRAIN
-        long = model["hidden_dim"] == 110
+        long = model is TEAM_MODELS["s4"]
         with open(os.path.join(folder, name + ".json"), "w") as f:
             json.dump({"dataset": dict(MQAR, **LONG) if long else MQAR, "train": dict(train, **FEW) if long else train,
                        "model": model}, f)

@@ -121,7 +121,7 @@ sq_blas_info sq_blas_describe(void);
 /* Has the BLAS take its buffer now, by a small product.  SQ_ERR_USAGE if ulimit leaves no room: OpenBLAS would try for ever. */
 sq_status sq_blas_reserve(void);
 void sq_blas_set_threads(int n); /* no effect where the BLAS cannot */
-/* NULL if the kernel suits the CPU, else the advice, one line, with the exact variable to set.  *asked: the environment asks for
-   this kernel. */
-const char *sq_blas_advice(int *asked);
+/* NULL if the kernel suits the CPU, else the advice, one line, with the exact variable to set. */
+const char *sq_blas_advice(void);
+int sq_blas_is_asked_for(void); /* the environment names the kernel that runs */
 const char *sq_cpu_model(void); /* "AMD EPYC 9B45", from /proc/cpuinfo */

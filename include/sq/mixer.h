@@ -98,7 +98,7 @@ typedef struct {
      scratch: scratch_bytes().
      derived_part: they come in parts of so many, one behind the other, the last perhaps shorter, each made and taken
      back by itself: calls are for parts first .. end-1, and derive_back adds to an element of dtheta in one of the
-     parts only, once.  NULL: one part. */
+     parts only, and once unless backward leaves it alone (0 before).  NULL: one part. */
   size_t (*derived_count)(const sq_mixer *m); /* sq_reals */
   size_t (*derived_part)(const sq_mixer *m);
   void (*derive)(const sq_mixer *m, const sq_real *theta, int first, int end, sq_real *derived,

@@ -153,10 +153,9 @@ static void check_memory(report *r)
 static void check_blas(report *r)
 {
   const sq_blas_info b = sq_blas_describe();
-  int asked;
-  const char *advice = sq_blas_advice(&asked);
+  const char *advice = sq_blas_advice();
   r->threads = 1; /* what run.threads gives unless a configuration says otherwise */
-  if (advice && asked) {
+  if (advice && sq_blas_is_asked_for()) {
     ok("BLAS: %s, kernel %s, which OPENBLAS_CORETYPE asks for; this CPU could run wider ones", b.name,
        b.kernel);
   } else if (advice) {

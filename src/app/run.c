@@ -374,12 +374,11 @@ static int has_checkpoint(const run *r, int cell)
 static void announce(const run *r)
 {
   const sq_blas_info blas = sq_blas_describe();
-  int asked;
-  const char *advice = sq_blas_advice(&asked);
+  const char *advice = sq_blas_advice();
   int left = 0, begun = 0;
   for (int i = 0; i < r->cells->ncell; ++i) left += !r->skip[i];
   if (sq_app_rank() != 0) return;
-  if (advice && !asked) sq_warn("%s", advice);
+  if (advice && !sq_blas_is_asked_for()) sq_warn("%s", advice);
   if (r->o.quiet) return;
   printf("%s: ", sq_experiment_name(r->experiment));
   if (left == 0) {

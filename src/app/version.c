@@ -15,8 +15,7 @@ sq_status sq_app_version(int argc, char **argv)
   MPI_Get_library_version(mpi, &n); /* allowed before MPI_Init */
   mpi[strcspn(mpi, "\n,")] = 0;
   const sq_blas_info blas = sq_blas_describe();
-  int asked;
-  const char *advice = sq_blas_advice(&asked);
+  const char *advice = sq_blas_advice();
 #ifdef SQ_COMMIT
   printf("seqspectra %s (%s)\n", SQ_VERSION, SQ_COMMIT);
 #else

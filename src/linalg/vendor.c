@@ -76,7 +76,7 @@ static int kernel_bits(const char *kernel)
   return 128;
 }
 
-const char *sq_blas_advice(int *asked)
+const char *sq_blas_advice(void)
 {
   static char advice[256];
   const char *kernel = openblas_get_corename();
@@ -85,8 +85,6 @@ const char *sq_blas_advice(int *asked)
                       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
   const int have256 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const int could = have512 ? 512 : have256 ? 256 : 128;
-  const char *named = getenv("OPENBLAS_CORETYPE");
-  *asked = named != NULL && strcasecmp(named, kernel) == 0;
   if (kernel_bits(kernel) >= could) return NULL;
   snprintf(advice, sizeof advice,
            "OpenBLAS runs its %s kernels but this CPU has %s: set OPENBLAS_CORETYPE=%s (changes the last "
@@ -97,7 +95,6 @@ const char *sq_blas_advice(int *asked)
   (void)kernel;
   (void)kernel_bits;
   (void)advice;
-  *asked = 0;
   return NULL;
 #endif
 }
@@ -119,9 +116,8 @@ void sq_blas_set_threads(int n)
   mkl_set_num_threads(n);
 }
 
-const char *sq_blas_advice(int *asked)
+const char *sq_blas_advice(void)
 {
-  *asked = 0;
   return NULL; /* MKL chooses by CPUID features */
 }
 
@@ -145,9 +141,8 @@ void sq_blas_set_threads(int n)
   (void)n;
 }
 
-const char *sq_blas_advice(int *asked)
+const char *sq_blas_advice(void)
 {
-  *asked = 0;
 #if defined(SQ_BLAS_reference)
   return "the reference BLAS is correct and slow: build with -DSQ_BLAS=openblas (or mkl, libsci, aocl)";
 #else
@@ -156,3 +151,9 @@ const char *sq_blas_advice(int *asked)
 }
 
 #endif
+
+int sq_blas_is_asked_for(void)
+{
+  const char *named = getenv("OPENBLAS_CORETYPE");
+  return named != NULL && strcasecmp(named, sq_blas_describe().kernel) == 0;
+}

@@ -516,31 +516,23 @@ static void sum_gradient(sq_worker *w)
 
 /* ---- derived quantities: layers are independent ------------------------------------------------------ */
 
-/* Who makes those of a layer: every member all, each member the parts whose gradient it gets, or the member named. */
-enum { ALL_MAKE_ALL = -1, EACH_ITS_PARTS = -2 };
-
-/* The stretch whose bounds are those of the layer's parts; NULL: none. */
-static const sq_stretch *divided_stretch(const sq_worker *w, int layer)
+/* The stretch whose second range is the layer's numbers, where each member makes the parts whose gradient it gets; NULL:
+   they are few, and every member makes all of them. */
+static const sq_stretch *divided(const sq_worker *w, int layer)
 {
+  if (sq_model_derived_range(w->model, layer).count < DERIVE_FOR_ALL_FROM || !in_parts(w)) return NULL;
   for (int s = 0; s < w->parts.nstretch; ++s)
     if (w->parts.stretch[s].derived == layer) return &w->parts.stretch[s];
   return NULL;
 }
 
-static int maker_of(const sq_worker *w, int layer)
-{
-  const int large = sq_model_derived_range(w->model, layer).count >= DERIVE_FOR_ALL_FROM;
-  if (!large || !in_parts(w)) return ALL_MAKE_ALL;
-  return divided_stretch(w, layer) != NULL ? EACH_ITS_PARTS : layer % team_size(&w->crew);
-}
-
 /* The parts that this member makes: first .. end-1. */
 static void parts_made(const sq_worker *w, int layer, int *first, int *end)
 {
-  const int n = sq_model_nparts(w->model, layer), maker = maker_of(w, layer), team = team_size(&w->crew);
-  const int here = sq_team_part(w->crew.team);
-  *first = maker == EACH_ITS_PARTS ? n * here / team : 0;
-  *end = maker == EACH_ITS_PARTS ? n * (here + 1) / team : maker < 0 || maker == team_rank(&w->crew) ? n : 0;
+  const int whole = divided(w, layer) == NULL, team = whole ? 1 : team_size(&w->crew);
+  const int here = whole ? 0 : sq_team_part(w->crew.team);
+  *first = sq_parts_derived(w->model, layer, team, here);
+  *end = sq_parts_derived(w->model, layer, team, here + 1);
 }
 
 /* Layers of which this member makes something. */
@@ -590,22 +582,12 @@ static void derive(sq_worker *w)
   if (sq_model_nderived(w->model) == 0) return;
   sq_parallel_groups(w->crew.threads, derive_groups(w), derive_group, w);
   for (int i = 0; i < sq_model_nlayer(w->model); ++i) {
-    const sq_range r = sq_model_derived_range(w->model, i);
-    const int maker = maker_of(w, i);
-    if (maker >= 0) sq_team_share(w->crew.team, maker, w->derived + r.first, r.count * sizeof *w->derived);
-    if (maker != EACH_ITS_PARTS) continue;
+    const sq_stretch *s = divided(w, i);
     size_t bound[SQ_MAX_SHARDS + 1]; /* in the derived vector */
-    for (int k = 0; k <= w->crew.team->size; ++k) bound[k] = divided_stretch(w, i)->bound[1][k] - total;
+    if (s == NULL) continue;
+    for (int k = 0; k <= w->crew.team->size; ++k) bound[k] = s->bound[1][k] - total;
     sq_team_gather(w->crew.team, bound, sizeof *w->derived, w->derived);
   }
-}
-
-/* A range of the gradient, from the members' parts to the maker of the layer; back: the other way. */
-static void move_range(sq_worker *w, int layer, sq_range range, int back)
-{
-  for (int s = 0; s < w->parts.nstretch; ++s)
-    for (int k = 0; k < 2; ++k)
-      sq_team_to_one(w->crew.team, w->parts.stretch[s].bound[k], maker_of(w, layer), range, back, w->grad);
 }
 
 /* Nothing but its own part of a range of theta's gradient is left in a member's vector. */
@@ -625,48 +607,45 @@ static void add_over_team(sq_worker *w, const size_t *bound)
   sq_team_scatter_go_on(&w->scatter, 1);
 }
 
-/* run(w, bounds of the parts of its mixer's parameters) for the layers that every member makes parts of. */
+/* The members' parts of a range alone. */
+static void clip(int nmember, const size_t *bound, sq_range range, size_t *clipped)
+{
+  const size_t end = range.first + range.count;
+  for (int i = 0; i <= nmember; ++i)
+    clipped[i] = bound[i] < range.first ? range.first : bound[i] > end ? end : bound[i];
+}
+
+/* run(w, bounds of the members' parts of its mixer's parameters) for the layers that are divided. */
 static void each_divided(sq_worker *w, void (*run)(sq_worker *w, const size_t *bound))
 {
   for (int i = 0; i < sq_model_nlayer(w->model); ++i) {
-    if (maker_of(w, i) != EACH_ITS_PARTS) continue;
+    if (divided(w, i) == NULL) continue;
     for (int s = 0; s < w->parts.nstretch; ++s) {
       size_t bound[SQ_MAX_SHARDS + 1];
-      sq_team_clip(w->crew.team->size, w->parts.stretch[s].bound[0], sq_model_mixer_range(w->model, i),
-                   bound);
+      clip(w->crew.team->size, w->parts.stretch[s].bound[0], sq_model_mixer_range(w->model, i), bound);
       if (bound[0] < bound[w->crew.team->size]) run(w, bound);
     }
   }
 }
 
-/* Where the vector is in parts, the maker of a layer gets what the others have of the layer's ranges.  Where every member
- * makes a layer alone, that is small, and so are the others: all get all. */
-static void collect_for_makers(sq_worker *w)
+/* What a member needs that makes a layer alone; such a layer is small, and so are the others. */
+static void gather_for_all(sq_worker *w)
 {
-  int all = 0;
+  int any = 0;
   for (int i = 0; i < sq_model_nlayer(w->model); ++i)
-    all |= maker_of(w, i) == ALL_MAKE_ALL && sq_model_nparts(w->model, i) > 0;
-  for (int s = 0; all && s < w->parts.nstretch; ++s)
+    any |= sq_model_nparts(w->model, i) > 0 && divided(w, i) == NULL;
+  for (int s = 0; any && s < w->parts.nstretch; ++s)
     for (int k = 0; k < 2; ++k)
       sq_team_gather(w->crew.team, w->parts.stretch[s].bound[k], sizeof *w->grad, w->grad);
-  for (int i = 0; !all && i < sq_model_nlayer(w->model); ++i) {
-    sq_range derived = sq_model_derived_range(w->model, i);
-    if (maker_of(w, i) < 0) continue;
-    derived.first += sq_model_params(w->model)->total;
-    move_range(w, i, derived, 0);
-    move_range(w, i, sq_model_mixer_range(w->model, i), 0);
-  }
 }
 
 static void derive_back(sq_worker *w)
 {
   if (sq_model_nderived(w->model) == 0) return;
-  if (in_parts(w)) collect_for_makers(w);
+  if (in_parts(w)) gather_for_all(w);
   each_divided(w, keep_own);
   sq_parallel_groups(w->crew.threads, derive_groups(w), derive_group_back, w);
   each_divided(w, add_over_team);
-  for (int i = 0; i < sq_model_nlayer(w->model); ++i)
-    if (maker_of(w, i) >= 0) move_range(w, i, sq_model_mixer_range(w->model, i), 1);
 }
 
 /* ---- a batch ----------------------------------------------------------------------------------------- */

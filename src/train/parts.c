@@ -30,13 +30,18 @@ static size_t room_for(const sq_model *m, size_t n, int layer)
   return half < n ? half : n;
 }
 
+int sq_parts_derived(const sq_model *m, int layer, int team, int part)
+{
+  return sq_model_nparts(m, layer) * part / team;
+}
+
 /* See sq_stretch. */
 static int divided_layer(const sq_model *m, size_t first, size_t count)
 {
   for (int i = 0; i < sq_model_nlayer(m); ++i) {
     const sq_range r = sq_model_derived_range(m, i);
     const size_t at = sq_model_params(m)->total + r.first;
-    if (sq_model_nparts(m, i) > 1 && at == first && r.count <= count && count < r.count + 16) return i;
+    if (sq_model_nparts(m, i) > 0 && at == first && r.count <= count && count < r.count + 16) return i;
   }
   return -1;
 }
@@ -111,7 +116,7 @@ static size_t derived_start(const sq_model *m, const sq_stretch *s, int team, in
   if (part == team) return s->range[1][0] + s->range[1][1];
   if (s->derived >= 0)
     return sq_model_params(m)->total +
-           sq_model_part_start(m, s->derived, sq_model_nparts(m, s->derived) * part / team);
+           sq_model_part_start(m, s->derived, sq_parts_derived(m, s->derived, team, part));
   return s->range[1][0] + s->range[1][1] / 16 * (size_t)part / (size_t)team * 16;
 }
 

@@ -113,16 +113,11 @@ void sq_team_sum_double(const sq_team_tree *t, size_t n, double *x)
 }
 
 /* The bits of the rank the other way round: the first exchange decides which half. */
-static int part_of(const sq_team *t, int member)
-{
-  int part = 0;
-  for (int d = 1; d < size_of(t); d *= 2) part = 2 * part + (member & d ? 1 : 0);
-  return part;
-}
-
 int sq_team_part(const sq_team *t)
 {
-  return part_of(t, t != NULL ? t->rank : 0);
+  int part = 0;
+  for (int d = 1; d < size_of(t); d *= 2) part = 2 * part + (t->rank & d ? 1 : 0);
+  return part;
 }
 
 /* Stage s->stage: the half that this member gives away, and its own that it will add. */
@@ -179,25 +174,5 @@ void sq_team_gather(const sq_team *t, const size_t *bound, size_t size, void *x)
     t->exchange(t->user, t->rank ^ d, data + bound[first] * size, (bound[first + n] - bound[first]) * size,
                 data + bound[other] * size, (bound[other + n] - bound[other]) * size);
     first = first < other ? first : other;
-  }
-}
-
-void sq_team_clip(int nmember, const size_t *bound, sq_range range, size_t *clipped)
-{
-  const size_t end = range.first + range.count;
-  for (int i = 0; i <= nmember; ++i)
-    clipped[i] = bound[i] < range.first ? range.first : bound[i] > end ? end : bound[i];
-}
-
-void sq_team_to_one(const sq_team *t, const size_t *bound, int root, sq_range range, int back, sq_real *x)
-{
-  const int sends = (t->rank == root) == back;
-  size_t clipped[SQ_MAX_SHARDS + 1];
-  sq_team_clip(t->size, bound, range, clipped);
-  for (int k = 0; k < t->size; ++k) {
-    const size_t *b = clipped + part_of(t, k), bytes = (b[1] - b[0]) * sizeof *x;
-    if (k == root || (t->rank != root && t->rank != k) || bytes == 0) continue;
-    t->exchange(t->user, t->rank == root ? k : root, x + b[0], sends ? bytes : 0, x + b[0],
-                sends ? 0 : bytes);
   }
 }

@@ -55,10 +55,6 @@ void sq_team_scatter_begin(sq_team_scatter *s, const sq_team_tree *t, const size
 int sq_team_scatter_go_on(sq_team_scatter *s, int wait);
 /* Each member's own part of x, elements of `size` bytes, on all. */
 void sq_team_gather(const sq_team *t, const size_t *bound, size_t size, void *x);
-/* What each member's own part has of a range of x, on `root`; back: root's, on the members whose parts it is in. */
-void sq_team_to_one(const sq_team *t, const size_t *bound, int root, sq_range range, int back, sq_real *x);
-/* The parts of a range alone. */
-void sq_team_clip(int nmember, const size_t *bound, sq_range range, size_t *clipped);
 
 /* ---- parts.c: stretches of the gradient vector, and the members' parts of them --------------------------
  * A stretch is complete when the backward pass has left a layer; they follow each other from the end of the vector to
@@ -68,8 +64,8 @@ typedef struct {
   int layer;          /* number of layers: the head's; -1: the last, complete when the pass ends */
   size_t range[2][2]; /* {first, count} in the gradient vector */
   size_t *bound[2];   /* (team + 1) the parts of these ranges */
-  int derived; /* layer whose derived numbers alone are the second range and come in parts: bounds are some of
-                         theirs, so that a member gets the gradient of what it makes; -1: none */
+  int derived; /* layer whose derived numbers alone are the second range: its bounds are between their parts, so
+                  that a member gets the gradient of what it makes; -1: none */
 } sq_stretch;
 typedef struct {
   int nstretch;
@@ -78,6 +74,8 @@ typedef struct {
   size_t *first; /* (team + 1) where a part's begin in it */
   size_t room;   /* for the larger half of a range's parts, see sq_team_scatter_begin() */
 } sq_parts;
+/* First of the layer's derived parts in a member's part `part`, where a stretch is divided. */
+int sq_parts_derived(const sq_model *m, int layer, int team, int part);
 struct sq_optim_block;
 void sq_parts_take(sq_arena *a, const sq_model *m, int team, int nblock, sq_parts *p);
 /* Into the memory taken; whole: nobody has parts, mine lists all blocks in their order for every member. */

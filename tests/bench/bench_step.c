@@ -93,8 +93,7 @@ static void print_split(const options *o, const result *r, double flops)
 static void print(const bench_cell *b, const options *o, const result *r)
 {
   const sq_blas_info blas = sq_blas_describe();
-  int asked;
-  const char *advice = sq_blas_advice(&asked);
+  const char *advice = sq_blas_advice();
   const double median = r->step_s[o->steps / 2], input = r->input_s[o->steps / 2],
                rate = b->plan.flops_step / median * 1e-9;
   printf("config %s\nmodel %s\nprecision %s\ncpu %s\nblas %s, kernel %s\nthreads %d\n", o->shared.config,
