@@ -140,7 +140,7 @@ class Run:
         """Exit status, once no process of it is left."""
         rc = self.wait(HANG_S)
         if rc is None:
-            raise Failure(f"hangs: {[(p, state_of(p)) for p in self.ranks()]}: {self.text()}")
+            raise Failure(f"hangs: {self.text()}" + "".join(map(where_it_waits, [self.p.pid] + self.ranks())))
         for _ in range(HANG_S * 20):
             if not self.ranks():
                 return rc
@@ -175,6 +175,16 @@ def state_of(pid):
             return f.read().rsplit(")", 1)[1].split()[0]
     except OSError:
         return "gone"
+
+
+def where_it_waits(pid):
+    """Stacks of all of its threads, where there is a tool that shows them."""
+    text = f"\n--- {pid} ({state_of(pid)})"
+    for tool in (["eu-stack", "-p", str(pid)], ["gdb", "-p", str(pid), "-batch", "-ex", "thread apply all bt"]):
+        if shutil.which(tool[0]):
+            shown = subprocess.run(tool, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=HANG_S)
+            return text + "\n" + shown.stdout[:8000] + shown.stderr[:500]
+    return text
 
 
 def catches(pid, sig):

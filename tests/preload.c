@@ -22,7 +22,33 @@
 #include <time.h>
 #include <unistd.h>
 
-#define NEXT(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
+/* Looked up once: dlsym takes a lock, and a program may ask for the time in a signal handler. */
+#define REPLACED(X)                                                                                          \
+  X(write)                                                                                                   \
+  X(pwrite)                                                                                                  \
+  X(pwrite64)                                                                                                \
+  X(writev)                                                                                                  \
+  X(pwritev)                                                                                                 \
+  X(pwritev64)                                                                                               \
+  X(posix_fallocate)                                                                                         \
+  X(posix_fallocate64)                                                                                       \
+  X(fallocate)                                                                                               \
+  X(fallocate64)                                                                                             \
+  X(time)                                                                                                    \
+  X(clock_gettime)                                                                                           \
+  X(gettimeofday)                                                                                            \
+  X(statfs)                                                                                                  \
+  X(statfs64)                                                                                                \
+  X(getxattr)
+#define DECLARE(name) static __typeof__(&name) next_##name;
+#define FIND(name)    next_##name = (__typeof__(&name))dlsym(RTLD_NEXT, #name);
+REPLACED(DECLARE)
+__attribute__((constructor)) static void find(void)
+{
+  REPLACED(FIND)
+}
+#define NEXT(name)                                                                                           \
+  (next_##name == NULL ? find() : (void)0, next_##name) /* other libraries may start before this one */
 
 /* ---- a full disk ------------------------------------------------------------------------------------- */
 

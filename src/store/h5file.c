@@ -68,7 +68,6 @@ static sq_status allocate_to_write(const char *path, sq_h5 **out)
   sq_status st;
   SQ_TRY(allocate(path, 1, out));
   SQ_TRY(sq_lock_take(path, &(*out)->lock));
-  sq_store_remove_leftovers((*out)->target);
 done:
   if (st != SQ_OK && *out != NULL) {
     destroy(*out);

@@ -7,8 +7,10 @@
  *
  * The results file itself stays untouched: HDF5's own locks fail on many parallel file systems, and would keep
  * readers out. */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -112,7 +114,9 @@ static int write_holder(int fd, const holder *h, unsigned beat)
   char text[TEXT];
   const int n = snprintf(text, sizeof text, "host %s\npid %ld\nstarted %s\njob %s\nbeat %010u\n", h->host,
                          h->pid, h->started, h->job, beat);
-  return pwrite(fd, text, (size_t)n, 0) == n && ftruncate(fd, n) == 0;
+  const ssize_t written = pwrite(fd, text, (size_t)n, 0);
+  if (written >= 0 && written < n) errno = ENOSPC;
+  return written == n && ftruncate(fd, n) == 0;
 }
 
 static void describe(const holder *h, char *out, size_t cap)
@@ -219,6 +223,11 @@ static int still_mine(const sq_lock *l, int fd)
   return same_holder(&now, &l->me);
 }
 
+static sq_status cannot_write(const sq_lock *l, int error)
+{
+  return sq_fail(SQ_ERR_IO, "%s: cannot be written: %s", l->path, strerror(error));
+}
+
 static sq_status make(sq_lock *l)
 {
   while (flock(l->fd, LOCK_EX) != 0 && errno == EINTR) continue; /* without flock the name alone does */
@@ -227,7 +236,7 @@ static sq_status make(sq_lock *l)
   unlink(l->path);
   close(l->fd);
   l->fd = -1;
-  return sq_fail(SQ_ERR_IO, "%s: cannot be written: %s", l->path, strerror(error));
+  return cannot_write(l, error);
 }
 
 /* The folder is named where it is what is missing. */
@@ -259,7 +268,12 @@ static sq_status take(const char *file, sq_lock *l)
   verdict v = judge(old, l->path, LOCK_EX, &h);
   const int sure = v != UNSURE;
   if (v == UNSURE) v = observe(file, l->path, &h);
-  if (v == STALE && write_holder(old, &l->me, 0) && (sure || still_mine(l, old))) {
+  if (v == STALE && !write_holder(old, &l->me, 0)) {
+    const int error = errno; /* a full disk, where even what is there cannot be written again */
+    close(old);
+    return cannot_write(l, error);
+  }
+  if (v == STALE && (sure || still_mine(l, old))) {
     l->fd = old;
     return SQ_OK;
   }
@@ -350,6 +364,29 @@ int sq_lock_is_lost(const sq_lock *l)
   return l != NULL && l->lost;
 }
 
+/* Their numbers say nothing: a killed process may not have been waited for, its number may be another's, or another
+ * host's. */
+static void remove_leftovers(const char *file)
+{
+  char name[PATH_MAX + 300];
+  if (realpath(file, name) == NULL) sq_format(name, sizeof name, "%.4000s", file);
+  const char *slash = strrchr(name, '/');
+  const size_t folder = slash != NULL ? (size_t)(slash - name) + 1 : 0;
+  char *base = strdup(name + folder);
+  const size_t n = base != NULL ? strlen(base) : 0;
+  name[folder] = '\0';
+  DIR *d = base != NULL ? opendir(folder > 0 ? name : ".") : NULL;
+  for (struct dirent *e; d != NULL && (e = readdir(d)) != NULL;) {
+    if (strncmp(e->d_name, base, n) != 0 || strncmp(e->d_name + n, ".tmp.", 5) != 0) continue;
+    const char *number = e->d_name + n + 5;
+    if (*number == '\0' || number[strspn(number, "0123456789")] != '\0') continue;
+    sq_format(name + folder, sizeof name - folder, "%s", e->d_name);
+    unlink(name);
+  }
+  if (d != NULL) closedir(d);
+  free(base);
+}
+
 sq_status sq_lock_take(const char *file, sq_lock **out)
 {
   sq_status st = SQ_OK;
@@ -365,6 +402,7 @@ sq_status sq_lock_take(const char *file, sq_lock **out)
   for (int i = 0; i < 100 && l->fd < 0 && st == SQ_OK; ++i) st = take(file, l);
   if (st == SQ_OK && l->fd < 0) st = sq_fail(SQ_ERR_IO, "%s: cannot be had", l->path);
   if (st == SQ_OK) {
+    remove_leftovers(file);
     start_beating(l);
     *out = l;
     return SQ_OK;

@@ -5,11 +5,9 @@
  * making it is one rank's to report, and every block is on the disk before the first cell is trained: a full
  * disk shows at the start, not after a night. The order of everything here fixes the bytes: equal plans give
  * equal files. */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -585,26 +583,6 @@ size_t sq_store_bytes(const sq_store_plan *p)
   return made ? (size_t)s.st_size : enough_bytes(p);
 }
 
-void sq_store_remove_leftovers(const char *path)
-{
-  const char *slash = strrchr(path, '/'), *base = slash != NULL ? slash + 1 : path;
-  const size_t n = strlen(base);
-  char name[4096 + 300];
-  sq_format(name, sizeof name, "%.*s", slash != NULL ? (int)(slash - path + 1) : 2,
-            slash != NULL ? path : "./");
-  const size_t folder = strlen(name);
-  DIR *d = opendir(name);
-  for (struct dirent *e; d != NULL && (e = readdir(d)) != NULL;) {
-    char *end = NULL;
-    if (strncmp(e->d_name, base, n) != 0 || strncmp(e->d_name + n, ".tmp.", 5) != 0) continue;
-    const long pid = strtol(e->d_name + n + 5, &end, 10);
-    if (pid <= 0 || *end != '\0' || kill((pid_t)pid, 0) == 0 || errno != ESRCH) continue;
-    sq_format(name + folder, sizeof name - folder, "%s", e->d_name);
-    unlink(name);
-  }
-  if (d != NULL) closedir(d);
-}
-
 sq_status sq_schema_make(const char *path, const sq_store_plan *p)
 {
   char temporary[4096 + 32];
@@ -612,7 +590,6 @@ sq_status sq_schema_make(const char *path, const sq_store_plan *p)
   if (strlen(path) > 4000) return sq_fail(SQ_ERR_USAGE, "the name of the results file is too long");
   if (access(path, F_OK) == 0)
     return sq_fail(SQ_ERR_USAGE, "%s exists; use --resume to continue it, or another --out", path);
-  sq_store_remove_leftovers(path);
   const size_t needed = enough_bytes(p);
   sq_status st = check_space(path, needed);
   if (st != SQ_OK) return st;

@@ -628,8 +628,6 @@ sq_status sq_store_resume(MPI_Comm comm, const char *path, const sq_store_plan *
   MPI_Comm_rank(comm, &rank);
   sq_lock *lock = NULL;
   sq_status st = rank == 0 ? sq_lock_take(path, &lock) : SQ_OK;
-  if (rank == 0 && st == SQ_OK)
-    sq_store_remove_leftovers(path); /* a start killed when it had just linked the file */
   if (rank == 0 && st == SQ_OK) st = mend(path, p, &segment);
   st = agree(comm, st);
   if (st == SQ_OK) {

@@ -44,14 +44,11 @@ sq_status sq_hdf5_check_storage(hid_t d, const char *file_name, const char *path
 typedef struct sq_lock sq_lock;
 /* Makes FILE.lock and gives signs of life there until it is released.  SQ_ERR_USAGE if a run that lives holds it; the
  * lock of one that has ended is taken over, after half a minute without a sign of life where nothing else can tell
- * (another host, or no flock).  SQ_ERR_IO. */
+ * (another host, or no flock).  Removes FILE.tmp.<number>, in which processes that were killed were making the file: nobody
+ * else may make it now.  SQ_ERR_IO. */
 sq_status sq_lock_take(const char *file, sq_lock **l);
 int sq_lock_is_lost(const sq_lock *l); /* another run has taken it; NULL: 0 */
 void sq_lock_release(sq_lock **l);     /* removes FILE.lock, if it is still ours */
-
-/* FILE.tmp.<pid> of processes that were killed while they made this file.  Its lock is the caller's, so that nobody on
- * another host, whose numbers are not known here, is making it. */
-void sq_store_remove_leftovers(const char *path);
 
 /* ---- the tables of the schema (schema.c) ------------------------------------------------------------- */
 typedef enum { SQ_COL_TEXT, SQ_COL_INT, SQ_COL_UINT, SQ_COL_REAL, SQ_COL_STATUS, SQ_COL_COMPLEX } sq_col_type;

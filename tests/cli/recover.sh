@@ -78,17 +78,19 @@ touch way.h5.ckpt
 expect 4 'way.h5.ckpt is in the way' -- "$s" run tiny.json --out way.h5
 [ -e way.h5 ] && fail "no place for checkpoints, but a file was made"
 
-# A start that was killed between giving the file its name and taking the temporary one away.
+# A start that was killed between giving the file its name and taking the temporary one away; its number may be in use again.
 (exit 0) &
 gone=$!
 wait $gone
 ln whole.h5 whole.h5.tmp.$gone
+ln whole.h5 whole.h5.tmp.$$
 expect 0 -- "$s" run tiny.json --out whole.h5 --resume
-[ -e whole.h5.tmp.$gone ] && fail "--resume leaves a dead start's temporary name"
+[ -e whole.h5.tmp.$gone ] || [ -e whole.h5.tmp.$$ ] && fail "--resume leaves a dead start's temporary name"
 
 # A start right behind a killed one, whose files the system has not closed yet: it waits for that.
+dead_lock() { printf 'host %s\npid %d\nstarted 2026-01-01T00:00:00Z\njob -\nbeat 0000000001\n' "$(uname -n)" "$gone" >"$1"; }
 if command -v flock >/dev/null; then
-  printf 'host %s\npid %d\nstarted 2026-01-01T00:00:00Z\njob -\nbeat 0000000001\n' "$(uname -n)" "$gone" >whole.h5.lock
+  dead_lock whole.h5.lock
   flock whole.h5.lock sleep 0.6 &
   sleep 0.2
   expect 0 -- "$s" run tiny.json --out whole.h5 --resume
@@ -104,7 +106,10 @@ mkdir disk
 touch full
 export SQ_PRELOAD_FULL=$PWD/full SQ_PRELOAD_DIR=$PWD/disk
 expect 4 'No space left' -- env LD_PRELOAD="$preload" "$s" run tiny.json --out disk/x.h5 --quiet
+dead_lock disk/x.h5.lock # some file systems do not even write again what is there
+expect 4 'x.h5.lock: cannot be written: No space left' -- env LD_PRELOAD="$preload" "$s" run tiny.json --out disk/x.h5 --quiet
 rm full
+expect 0 -- "$s" run tiny.json --out disk/x.h5 --quiet
 for n in 1 2 3; do
   preloaded_ranks $n "$s" run tiny.json --out disk/$n.h5 --quiet 2>err.txt &
   pid=$!
