@@ -53,11 +53,12 @@ typedef struct {
   int n;
 } sq_words;
 
-typedef enum { SQ_OPT_FLAG, SQ_OPT_TEXT, SQ_OPT_INT, SQ_OPT_REAL, SQ_OPT_LIST } sq_option_type;
+typedef enum { SQ_OPT_FLAG, SQ_OPT_TEXT, SQ_OPT_INT, SQ_OPT_REAL, SQ_OPT_TIME, SQ_OPT_LIST } sq_option_type;
 typedef struct {
   const char *name; /* without the dashes */
   sq_option_type type;
-  /* int * (flag: set to 1; int), const char ** (text), double * (real), sq_words * (list: may be repeated) */
+  /* int * (flag: set to 1; int), const char ** (text), double * (real; time: seconds), sq_words * (list: may be
+     repeated) */
   void *to;
   double min, max; /* inclusive bounds of numbers; both 0: none */
 } sq_option;

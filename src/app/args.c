@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -31,17 +32,39 @@ static sq_status fail_unknown(const char *command, const char *word, const sq_op
   return sq_fail(SQ_ERR_USAGE, "%s: unknown option --%s; see: seqspectra help %s", command, word, command);
 }
 
-static sq_status parse_number(const char *command, const sq_option *o, const char *text, double *x)
+/* As Slurm's time limits are written: [days-]hours:minutes:seconds. */
+static int parse_clock(const char *text, double *seconds)
+{
+  unsigned d = 0, h, m, s;
+  int end = 0;
+  if (strspn(text, "0123456789:-") != strlen(text)) return 0;
+  const int days = strchr(text, '-') != NULL;
+  const int n = days ? sscanf(text, "%6u-%6u:%2u:%2u%n", &d, &h, &m, &s, &end)
+                     : sscanf(text, "%6u:%2u:%2u%n", &h, &m, &s, &end);
+  if (n != 3 + days || text[end] != '\0' || m > 59 || s > 59) return 0;
+  *seconds = 86400.0 * d + 3600.0 * h + 60.0 * m + s;
+  return 1;
+}
+
+static int parse_real(const sq_option *o, const char *text, double *x)
 {
   char *end;
   errno = 0;
+  if (o->type == SQ_OPT_TIME && parse_clock(text, x)) return 1;
   *x = strtod(text, &end);
+  return end != text && *end == '\0' && errno == 0 && isfinite(*x);
+}
+
+static sq_status parse_number(const char *command, const sq_option *o, const char *text, double *x)
+{
   const int bounded = o->min != 0 || o->max != 0;
-  const int bad = end == text || *end || errno || !isfinite(*x) ||
+  const int bad = !parse_real(o, text, x) ||
                   (o->type == SQ_OPT_INT && (*x != floor(*x) || fabs(*x) > INT_MAX)) ||
                   (bounded && (*x < o->min || *x > o->max));
   if (!bad) return SQ_OK;
-  const char *kind = o->type == SQ_OPT_INT ? "an integer" : "a number";
+  const char *kind = o->type == SQ_OPT_INT    ? "an integer"
+                     : o->type == SQ_OPT_TIME ? "seconds, or [days-]hours:minutes:seconds,"
+                                              : "a number";
   if (bounded)
     return sq_fail(SQ_ERR_USAGE, "%s: --%s=%s: expected %s from %g to %g", command, o->name, text, kind,
                    o->min, o->max);

@@ -6,7 +6,7 @@
 static const sq_command command[] = {
     {"run", "train a grid and write its results file",
      "CONFIG [--out FILE.h5] [--resume] [--set KEY=VALUE ...] [--team K] [--threads N]\n"
-     "       [--time-limit SECONDS] [--allow-different-cpu] [--private-data] [--quiet]",
+     "       [--time-limit TIME] [--allow-different-cpu] [--private-data] [--quiet]",
      "Trains every cell of CONFIG (a cell or a grid, JSON) on all ranks, takes the spectra and\n"
      "writes one HDF5 file.  Start it alone, or with mpirun -q -n RANKS, or with srun.\n"
      "`seqspectra help config` lists the keys of CONFIG and of --set.\n"
@@ -18,9 +18,11 @@ static const sq_command command[] = {
      "  --team K              ranks that train a cell together: 1, 2, 4, 8 or 16 (default: run.team, which\n"
      "                        is as many as there are for each cell); the numbers do not depend on it\n"
      "  --threads N           OpenMP threads of a rank (default: run.threads, 1); nor on these\n"
-     "  --time-limit SECONDS  stop, resumable, before this time has passed since the start; not promised is "
-     "a\n"
-     "                        limit shorter than a start, one step or piece of the spectra and a checkpoint\n"
+     "  --time-limit TIME     stop, resumable, before this time (seconds, or [days-]hours:minutes:seconds) "
+     "has\n"
+     "                        passed since the start; not promised is a limit shorter than a start, one "
+     "step\n"
+     "                        or piece of the spectra and a checkpoint\n"
      "  --allow-different-cpu  go on although ranks, or the start that is resumed, have another CPU or BLAS "
      "kernel\n"
      "  --private-data        every rank reads the data files for itself; else one of a machine does for "
@@ -32,7 +34,7 @@ static const sq_command command[] = {
      "4 output cannot be written, 75 stopped and resumable.\n",
      sq_app_run, SQ_PARALLEL},
     {"plan", "cells, parameters, FLOPs, memory and time of a grid",
-     "CONFIG [--ranks N[,N...]] [--time-limit SECONDS] [--node CORES:GB] [--team K] [--threads N] [--rate "
+     "CONFIG [--ranks N[,N...]] [--time-limit TIME] [--node CORES:GB] [--team K] [--threads N] [--rate "
      "GFLOPS]\n"
      "       [--set KEY=VALUE ...] [--json]",
      "Prints what `run` would do and need, without data and without training: for each kind of cell "
@@ -54,8 +56,10 @@ static const sq_command command[] = {
      "                   several numbers a table: limited by the work (more ranks help), the longest cell "
      "(they do\n"
      "                   not), or whole cells that do not fill the ranks evenly\n"
-     "  --time-limit SECONDS  of a start, after which another goes on (default 86400); above 240 s as a job\n"
-     "                   has it, which is told to stop 120 s before\n"
+     "  --time-limit TIME  of a start, after which another goes on: seconds, or "
+     "[days-]hours:minutes:seconds\n"
+     "                   (default 24:00:00); above 240 s as a job has it, which is told to stop 120 s "
+     "before\n"
      "  --node CORES:GB  cores and memory of a node (default: this machine's)\n"
      "  --rate GFLOPS    speed of a core in training steps, for a machine that is not at hand (no "
      "measurement);\n"

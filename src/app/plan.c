@@ -296,7 +296,7 @@ sq_status sq_app_plan(int argc, char **argv)
   p.model.time_limit_s = default_limit_s;
   const sq_option opt[] = {
       {"ranks", SQ_OPT_TEXT, &ranks, 0, 0},       {"team", SQ_OPT_INT, &team, 1, 1 << SQ_SHARD_BITS},
-      {"threads", SQ_OPT_INT, &threads, 1, 1024}, {"time-limit", SQ_OPT_REAL, &p.model.time_limit_s, 1, 1e9},
+      {"threads", SQ_OPT_INT, &threads, 1, 1024}, {"time-limit", SQ_OPT_TIME, &p.model.time_limit_s, 1, 1e9},
       {"node", SQ_OPT_TEXT, &node, 0, 0},         {"json", SQ_OPT_FLAG, &json, 0, 0},
       {"rate", SQ_OPT_REAL, &p.rate, 1e-3, 1e6},  {"set", SQ_OPT_LIST, &set, 0, 0}};
   sq_words w;

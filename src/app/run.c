@@ -464,7 +464,7 @@ static sq_status parse(int argc, char **argv, options *o)
   const sq_option opt[] = {{"out", SQ_OPT_TEXT, &o->out, 0, 0},
                            {"resume", SQ_OPT_FLAG, &o->resume, 0, 0},
                            {"set", SQ_OPT_LIST, &o->set, 0, 0},
-                           {"time-limit", SQ_OPT_REAL, &o->time_limit, 1, 1e9},
+                           {"time-limit", SQ_OPT_TIME, &o->time_limit, 1, 1e9},
                            {"allow-different-cpu", SQ_OPT_FLAG, &o->other_cpu, 0, 0},
                            {"private-data", SQ_OPT_FLAG, &o->private_data, 0, 0},
                            {"team", SQ_OPT_INT, &o->team, 1, 1 << SQ_SHARD_BITS},

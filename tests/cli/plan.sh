@@ -152,6 +152,14 @@ for ranks in 1, 1,,2 ,1 ,; do
 done
 expect 2 'plan: --node=48: expected CORES:GB' -- "$s" plan equal.json --node 48
 
+# ---- a time limit as Slurm writes it
+for limit in "93784 1-02:03:04" "7384 2:03:04"; do
+  expect 0 -- "$s" plan equal.json --rate 0.1 --ranks 1 --time-limit ${limit% *}
+  cp out.txt seconds.txt
+  expect 0 -- "$s" plan equal.json --rate 0.1 --ranks 1 --time-limit ${limit#* }
+  cmp -s seconds.txt out.txt || fail "--time-limit $limit: $(diff seconds.txt out.txt)"
+done
+
 # ---- the job
 expect 0 -- "$s" plan equal.json --rate 1 --ranks 6 --node 4:192 --time-limit 7200
 grep -qE '^sbatch --nodes=2 --ntasks=6 --ntasks-per-node=4 --cpus-per-task=1 --mem-per-cpu=[0-9]+M --time=0[012]:[0-9]{2}:00 --job-name=long .*' out.txt ||

@@ -15,8 +15,11 @@ expect 2 'run: --out needs a value' -- "$s" run tiny.json --out
 expect 2 'run: --out needs a value' -- "$s" run tiny.json --out --quiet
 expect 2 'run: --out needs a value' -- "$s" run tiny.json --out=
 expect 2 'run: --quiet takes no value' -- "$s" run tiny.json --quiet=1
-expect 2 'run: --time-limit=soon: expected a number' -- "$s" run tiny.json --time-limit soon
-expect 2 'run: --time-limit=0: expected a number from 1' -- "$s" run tiny.json --time-limit=0
+expect 2 'run: --time-limit=soon: expected seconds, or \[days-\]hours:minutes:seconds, from 1 to' -- "$s" run tiny.json --time-limit soon
+for limit in 10:00 1:60:00 1-2:3 1:00:00x -1:00:00 1-:00:00; do
+  expect 2 "run: --time-limit=$limit: expected seconds" -- "$s" run tiny.json --time-limit=$limit
+done
+expect 2 'run: --time-limit=0: expected seconds' -- "$s" run tiny.json --time-limit=0
 expect 2 'run: unknown option -q' -- "$s" run tiny.json -q
 expect 2 'nowhere.json' -- "$s" run nowhere.json
 expect 2 'trian.lr.*train.lr' -- "$s" run tiny.json --set trian.lr=1
