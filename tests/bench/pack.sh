@@ -91,6 +91,8 @@ top=$(cd "$(dirname "$0")" && pwd)
 export PATH=$top/bin:${PATH:-/usr/local/bin:/usr/bin:/bin} HOME=${HOME:-/tmp} SQ_BENCH_DIR=$top/bin SQ_MPIEXEC=$top/bin/mpiexec
 # Where the libraries think they are: Open MPI's prefix, its plugins, PMIx's.
 export OPAL_PREFIX=$top OMPI_MCA_mca_base_component_path=$top/plugins/ompi PMIX_MCA_mca_base_component_path=$top/plugins/pmix
+# PMIx looks for plugins in its own folder too, where that machine may have those of another version.
+export PMIX_PKGLIBDIR=$top/plugins/pmix
 export OMPI_MCA_pml=ob1 OMPI_MCA_btl=self,vader PMIX_MCA_gds=hash PMIX_MCA_pcompress_base_silence_warning=1
 export OMPI_MCA_plm_rsh_agent=true OMPI_MCA_btl_vader_single_copy_mechanism=none OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_rmaps_base_oversubscribe=1
 [ "$(id -u)" != 0 ] || export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
