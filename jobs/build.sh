@@ -4,6 +4,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 . jobs/lib.sh
+case ${1:-} in -h | --help) sed -n '2,3s/^# \{0,1\}//p' "$0"; exit 0 ;; esac
 preset=${1:-release}
 [ $# -eq 0 ] || shift
 dir=build

@@ -30,10 +30,10 @@ done
 export OPENBLAS_NUM_THREADS=${OPENBLAS_NUM_THREADS:-1}
 
 # bash runs a trap only while it waits: the launcher is in the background, and is waited for until it is gone.  Both launchers
-# pass USR1 on to the ranks, and then give their status; TERM (a cancelled or preempted job) becomes the same request.
+# pass USR1 on to the ranks, and then give their status; TERM (a cancelled or preempted job) and Ctrl-C become the same request.
 asked= pid=
 stop() { asked=1; [ -z "$pid" ] || kill -USR1 "$pid" 2>/dev/null; }
-trap stop USR1 TERM
+trap stop USR1 TERM INT
 
 # squeue's time left, [days-][[hours:]minutes:]seconds, in seconds; nothing if there is no limit.
 seconds_left() {
@@ -88,11 +88,13 @@ if [ -z "$asked" ]; then
   # A launcher or a rank that did not catch USR1 yet has been ended by it: nothing had begun.
   [ -z "$asked" ] || [ "$rc" != $((128 + $(kill -l USR1))) ] || rc=75
 fi
-trap '' USR1 TERM
+trap '' USR1 TERM INT
 
 # Starts in a row that ended without a new checkpoint or result: a time limit that is too short would go on for ever.  The
 # program writes a checkpoint at a stop only if a step, an evaluation or a stage of spectra was finished since the last one.
 summary=$(report)
+# mpirun that gets TERM or INT itself has a status of its own for ranks that have stopped in order.
+case "$asked $rc $summary" in "1 1 "*" 0 failed"*) rc=75 ;; esac
 if [ "$rc" = 75 ] && [ "$(ended "$summary")" = "$before" ] && [ -z "$(find "$out.ckpt" -newer "$mark" -type f 2>/dev/null)" ]; then
   fruitless=$((fruitless + 1))
   mkdir -p "$out.ckpt" && echo "$fruitless" >"$count"

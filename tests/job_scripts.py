@@ -75,7 +75,7 @@ def check(name, config):
     if not ranks or int(ranks) > want["useful_ranks"]:
         bad.append(f"jobs/{name}.sbatch: --ntasks={ranks}, {want['useful_ranks']} ranks are of use")
     check_node(name, text, plan(config, "--ranks", ranks or "1", "--node", f"{CORES}:{NODE_GB}"))
-    if f"jobs/slurm-run.sh\" {config} " not in text:
+    if f"exec \"$run\" {config} " not in text:
         bad.append(f"jobs/{name}.sbatch does not run {config}")
 
 
@@ -90,6 +90,8 @@ for path in sorted(glob.glob(os.path.join(SOURCE, "jobs/*.sbatch"))):
     for option in NEEDED:
         if not any(h.startswith(option) for h in head):
             bad.append(f"jobs/{name} lacks #SBATCH {option}")
+    if "run=${SEQSPECTRA_HOME:-.}/jobs/slurm-run.sh\n[ -x \"$run\" ] || " not in text:
+        bad.append(f"jobs/{name} does not say where it has to be submitted from")
     if "export OPENBLAS_CORETYPE=" not in text:
         bad.append(f"jobs/{name} does not pin the BLAS kernels")
     if subprocess.run(["bash", "-n", path]).returncode != 0:

@@ -23,8 +23,7 @@ static const sq_command command[] = {
      "                        passed since the start; not promised is a limit shorter than a start, one "
      "step\n"
      "                        or piece of the spectra and a checkpoint\n"
-     "  --allow-different-cpu  go on although ranks, or the start that is resumed, have another CPU or BLAS "
-     "kernel\n"
+     "  --allow-different-cpu ranks, or the start that is resumed, may have another CPU or BLAS kernel\n"
      "  --private-data        every rank reads the data files for itself; else one of a machine does for "
      "all\n"
      "  --quiet               no progress, no table\n"
@@ -36,38 +35,39 @@ static const sq_command command[] = {
     {"plan", "cells, parameters, FLOPs, memory and time of a grid",
      "CONFIG [--ranks N[,N...]] [--time-limit TIME] [--node CORES:GB] [--team K] [--threads N] [--rate "
      "GFLOPS]\n"
-     "       [--set KEY=VALUE ...] [--json]",
+     "       [--measure TIME] [--set KEY=VALUE ...] [--json]",
      "Prints what `run` would do and need, without data and without training: for each kind of cell "
      "parameters,\n"
      "FLOPs, memory and time; bytes of results and checkpoints, files, core-hours of work and those charged "
      "(ranks x\n"
      "threads x wall), the critical path (longest cell), the number of ranks from which on more are of no "
-     "use, "
-     "ranks\n"
-     "a node, a line for sbatch.  Times come from a short measurement on this machine (seconds; a minute or "
-     "two "
-     "for\n"
-     "large grids); wall times from a simulation of `run`'s own scheduler, teams, checkpoints and restarts "
-     "included,\n"
-     "the waiting for a restart left out.\n"
+     "use, ranks\n"
+     "a node, a line for sbatch.  Times come from a short measurement on this machine: kinds of cells one "
+     "after the\n"
+     "other, the longest first, as long as --measure says; kinds that are left, marked *, are taken at their "
+     "speed.\n"
+     "Wall times are from a simulation of `run`'s own scheduler, teams, checkpoints and restarts included, "
+     "the\n"
+     "waiting for a restart left out.\n"
      "\n"
-     "  --ranks N[,N...] wall time on N ranks (default: those of mpirun, else the cores of this machine); "
+     "  --ranks N[,N...]   wall time on N ranks (default: those of mpirun, else the cores of this machine); "
      "for\n"
-     "                   several numbers a table: limited by the work (more ranks help), the longest cell "
-     "(they do\n"
-     "                   not), or whole cells that do not fill the ranks evenly\n"
+     "                     several numbers a table: limited by the work (more ranks help), the longest cell "
+     "(they\n"
+     "                     do not), or whole cells that do not fill the ranks evenly\n"
      "  --time-limit TIME  of a start, after which another goes on: seconds, or "
      "[days-]hours:minutes:seconds\n"
-     "                   (default 24:00:00); above 240 s as a job has it, which is told to stop 120 s "
+     "                     (default 24:00:00); above 240 s as a job has it, which is told to stop 120 s "
      "before\n"
-     "  --node CORES:GB  cores and memory of a node (default: this machine's)\n"
-     "  --rate GFLOPS    speed of a core in training steps, for a machine that is not at hand (no "
+     "  --node CORES:GB    cores and memory of a node (default: this machine's)\n"
+     "  --measure TIME     no kind of cell is timed any more when so much has passed (default 60 s)\n"
+     "  --rate GFLOPS      speed of a core in training steps, for a machine that is not at hand (no "
      "measurement);\n"
-     "                   the threads of a rank are as much faster as they share the shards of a batch\n"
-     "  --team K         ranks that train a cell together, as for run\n"
-     "  --threads N      threads of a rank, as for run\n"
-     "  --set KEY=VALUE  override a key in all cells; may be repeated\n"
-     "  --json           for scripts\n",
+     "                     the threads of a rank are as much faster as they share the shards of a batch\n"
+     "  --team K           ranks that train a cell together, as for run\n"
+     "  --threads N        threads of a rank, as for run\n"
+     "  --set KEY=VALUE    override a key in all cells; may be repeated\n"
+     "  --json             for scripts\n",
      sq_app_plan, SQ_SERIAL},
     {"analyze", "spectra and metrics of given weights, no training",
      "CONFIG --weights FILE.h5 [--cell N] [--out FILE.h5] [--set KEY=VALUE ...]",
@@ -166,7 +166,10 @@ static const sq_command command[] = {
      "              vocab.bpe are the same files under other names\n",
      sq_app_data, SQ_SERIAL},
     {"status", "what is done, running and left in a results file", "RESULTS.h5",
-     "Can be used while a run writes the file.\n", sq_app_status, SQ_SERIAL},
+     "Prints counts of cells by state, starts, checkpoints and what failed; can be used while a run writes "
+     "the\n"
+     "file.  Exit status 3 if it cannot be read.\n",
+     sq_app_status, SQ_SERIAL},
     {"doctor", "what is wrong on this machine, and the remedy", "[--dir DIR]",
      "Checks MPI and launcher, BLAS kernel, MPI-IO, parallel HDF5, file system, locks, space, memory and\n"
      "cores.  Run it as you would run `run`: same launcher, same number of ranks.  Exit status 1 if\n"

@@ -13,8 +13,8 @@
 
 /* Share of the matrix product's speed that a training step is taken to reach where none is timed. */
 static const double assumed_efficiency = 0.25;
-/* Cells are timed as long as this lasts. */
-static const double budget_s = 60;
+/* For timing cells, where nothing is said. */
+static const double default_measure_s = 60;
 /* What is assumed of a machine that is not at hand. */
 static const double assumed_copy = 4e9, assumed_start_s = 2;
 /* Of a start, where nothing is said: what most queues allow. */
@@ -82,7 +82,7 @@ static sq_status row_time(sq_plan *p, int k, double start_s)
   } else if (twin != k) {
     r->speed = p->row[twin].speed;
     r->timed = 1;
-  } else if (sq_wall_s() - start_s < budget_s && p->cells->bytes[cell] < sq_memory_bytes() / 2) {
+  } else if (sq_wall_s() - start_s < p->measure_s && p->cells->bytes[cell] < sq_memory_bytes() / 2) {
     st = sq_calibrate_cell(sq_experiment_cell(p->experiment, cell), &p->cells->plan[cell], p->cells->threads,
                            guess, &r->speed);
     r->timed = 1;
@@ -204,8 +204,9 @@ static void warn_of_memory(const sq_plan *p, int node_given)
   const sq_forecast *f = &p->forecast[0];
   const int at_once = f->nrank - f->idle, fit = sq_cells_ranks_that_fit(p->cells, at_once, f->team);
   if (node_given || fit >= at_once) return;
-  sq_warn("the memory of a machine like this one is enough for %d rank%s at once, not for %d", fit,
-          fit == 1 ? "" : "s", at_once);
+  const int one_by_one = sq_cells_ranks_that_fit(p->cells, at_once, 1);
+  sq_warn("the memory of a machine like this one is enough for %d rank%s at once, not for %d", one_by_one,
+          one_by_one == 1 ? "" : "s", at_once);
 }
 
 /* What a job of this plan would waste, or where it would end too early. */
@@ -230,22 +231,35 @@ static void warn_of_job(const sq_plan *p)
             nstart, restarts);
 }
 
-/* As on this machine: what cannot run is refused. */
-static sq_status check_node(const sq_plan *p, const char *node, const sq_plan_totals *t)
+/* Why no rank fits on a node. */
+static sq_status fail_no_rank(const sq_plan *p, const char *node, const sq_plan_totals *t)
 {
   char cell[32], program[32], data[32];
-  if (node == NULL || t->ranks_node > 0) return SQ_OK;
   if (p->cells->threads > p->node_cores)
-    return sq_fail(SQ_ERR_USAGE, "plan: --node=%s: a rank has %d threads, this node %d core%s", node,
+    return sq_fail(SQ_ERR_USAGE, "plan: %s: a rank has %d threads, this node %d core%s", node,
                    p->cells->threads, p->node_cores, p->node_cores == 1 ? "" : "s");
   sq_format_bytes(cell, (double)t->cell_bytes);
   sq_format_bytes(program, (double)t->base_bytes);
   sq_format_bytes(data, (double)t->shared_bytes);
-  return sq_fail(
-      SQ_ERR_USAGE,
-      "plan: --node=%s: no rank fits: the largest cell needs %s of memory, the program %s, the data "
-      "%s, and a tenth as margin",
-      node, cell, program, data);
+  return sq_fail(SQ_ERR_USAGE,
+                 "plan: %s: no rank fits: the largest cell needs %s of memory, the program %s, the data "
+                 "%s, and a tenth as margin",
+                 node, cell, program, data);
+}
+
+/* As on this machine: what cannot run is refused; where nothing is said of the nodes, there is no job to submit. */
+static sq_status check_node(const sq_plan *p, const char *node, const sq_plan_totals *t)
+{
+  char name[64];
+  if (t->ranks_node > 0) return SQ_OK;
+  if (node == NULL) {
+    (void)fail_no_rank(p, "a node like this machine", t);
+    sq_warn("%s; no line for sbatch: --node CORES:GB says what the nodes have", sq_error_text());
+    sq_error_clear();
+    return SQ_OK;
+  }
+  sq_format(name, sizeof name, "--node=%s", node);
+  return fail_no_rank(p, name, t);
 }
 
 static sq_status forecasts_make(sq_plan *p)
@@ -294,11 +308,16 @@ sq_status sq_app_plan(int argc, char **argv)
   const char *ranks = "", *node = NULL;
   sq_plan_totals t = {0};
   p.model.time_limit_s = default_limit_s;
-  const sq_option opt[] = {
-      {"ranks", SQ_OPT_TEXT, &ranks, 0, 0},       {"team", SQ_OPT_INT, &team, 1, 1 << SQ_SHARD_BITS},
-      {"threads", SQ_OPT_INT, &threads, 1, 1024}, {"time-limit", SQ_OPT_TIME, &p.model.time_limit_s, 1, 1e9},
-      {"node", SQ_OPT_TEXT, &node, 0, 0},         {"json", SQ_OPT_FLAG, &json, 0, 0},
-      {"rate", SQ_OPT_REAL, &p.rate, 1e-3, 1e6},  {"set", SQ_OPT_LIST, &set, 0, 0}};
+  p.measure_s = default_measure_s;
+  const sq_option opt[] = {{"ranks", SQ_OPT_TEXT, &ranks, 0, 0},
+                           {"team", SQ_OPT_INT, &team, 1, 1 << SQ_SHARD_BITS},
+                           {"threads", SQ_OPT_INT, &threads, 1, 1024},
+                           {"time-limit", SQ_OPT_TIME, &p.model.time_limit_s, 1, 1e9},
+                           {"node", SQ_OPT_TEXT, &node, 0, 0},
+                           {"json", SQ_OPT_FLAG, &json, 0, 0},
+                           {"rate", SQ_OPT_REAL, &p.rate, 1e-3, 1e6},
+                           {"set", SQ_OPT_LIST, &set, 0, 0},
+                           {"measure", SQ_OPT_TIME, &p.measure_s, 0, 1e6}};
   sq_words w;
   sq_experiment *e = NULL;
   sq_status st;

@@ -28,6 +28,7 @@ typedef struct {
   sq_forecast forecast[SQ_PLAN_FORECASTS];
   int node_cores; /* of a machine that the ranks are on */
   double node_bytes;
+  double measure_s; /* no cell is timed any more when so much has passed */
 } sq_plan;
 
 typedef struct { /* of the first forecast; core_hours: of the work, as if no rank were ever idle */

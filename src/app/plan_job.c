@@ -67,7 +67,7 @@ static int script_runs(const job_script *s)
   sq_format(path, sizeof path, "%s/%s", s->root, s->script);
   if (access(path, R_OK) != 0) return 0;
   char *text = sq_read_file(path, &bytes, &st);
-  sq_format(command, sizeof command, "jobs/slurm-run.sh\" %s ", s->config);
+  sq_format(command, sizeof command, "exec \"$run\" %s ", s->config);
   const int runs = text != NULL && strstr(text, command) != NULL;
   free(text);
   sq_error_clear();

@@ -170,7 +170,8 @@ static void print_totals(const sq_plan *p, const sq_plan_totals *t)
   printf("Times: steps, evaluations and spectra on random tokens of full length, timed here%s;\n"
          "checkpoints at %.3g MB/s, as into a file in this folder, which the system may keep in memory.\n"
          "Matrix products run at %.3g GFLOP/s a rank (%s%s%s).%s\n",
-         t->all_timed ? "" : " (*: not timed, taken at the speed of the others, without spectra)",
+         t->all_timed ? ""
+                      : " (*: not timed, taken at the speed of the others, without spectra; --measure TIME)",
          p->model.disk_rate / 1e6, p->gemm / 1e9, SQ_PRECISION, *blas.kernel ? ", kernel " : "", blas.kernel,
          others_in_jobs(&blas) ? " The job scripts take Haswell's unless OPENBLAS_CORETYPE is set." : "");
 }

@@ -225,12 +225,14 @@ static void warn_of_file_system(const run *r)
 }
 
 /* Failed cells are run again: their memory or data may be there now. */
+static int is_finished(sq_cell_status s)
+{
+  return s == SQ_CELL_DONE || s == SQ_CELL_DIVERGED;
+}
+
 static void skip_finished(run *r)
 {
-  for (int i = 0; i < r->cells->ncell; ++i) {
-    const sq_cell_status s = sq_store_status(r->store, i);
-    r->skip[i] = s == SQ_CELL_DONE || s == SQ_CELL_DIVERGED;
-  }
+  for (int i = 0; i < r->cells->ncell; ++i) r->skip[i] = is_finished(sq_store_status(r->store, i));
 }
 
 /* Rank 0: the folder of checkpoints beside the results file, emptied if the file is new. */
@@ -255,6 +257,13 @@ static sq_status checkpoints_check(const run *r)
                  r->checkpoints);
 }
 
+static int all_finished(const sq_results *f)
+{
+  for (int i = 0; i < sq_results_ncell(f); ++i)
+    if (!is_finished(sq_results_cell_at(f, i)->status)) return 0;
+  return 1;
+}
+
 /* Rank 0: bits may differ between kinds of CPU and BLAS kernels, and a grid's cells are to be comparable. */
 static sq_status same_machine(const run *r)
 {
@@ -265,7 +274,8 @@ static sq_status same_machine(const run *r)
   const int n = sq_results_nsegment(f);
   const sq_segment *was = n > 0 ? sq_results_segment_at(f, n - 1) : NULL;
   const char *cpu = sq_cpu_model();
-  if (was != NULL && (strcmp(was->cpu, cpu) != 0 || strcmp(was->blas_kernel, blas.kernel) != 0))
+  if (was != NULL && !all_finished(f) &&
+      (strcmp(was->cpu, cpu) != 0 || strcmp(was->blas_kernel, blas.kernel) != 0))
     st = sq_fail(SQ_ERR_USAGE,
                  "%s was computed on %s with %s kernels, here are %s and %s: its bits would differ; "
                  "--allow-different-cpu goes on all the same",

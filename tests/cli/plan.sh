@@ -152,6 +152,12 @@ for ranks in 1, 1,,2 ,1 ,; do
 done
 expect 2 'plan: --node=48: expected CORES:GB' -- "$s" plan equal.json --node 48
 
+# ---- what is not timed is said; threads that this machine has no cores for
+expect 0 -- "$s" plan equal.json --measure 0 --ranks 1
+grep -qE '^Times: .*timed here \(\*: not timed, .*--measure' out.txt || fail "--measure 0: $(cat out.txt)"
+expect 0 -- "$s" plan equal.json --rate 1 --threads 1024
+grep -q 'warning: plan: a node like this machine: a rank has 1024 threads, this node .*; no line for sbatch: --node CORES:GB' err.txt || fail "1024 threads: $(cat err.txt)"
+
 # ---- a time limit as Slurm writes it
 for limit in "93784 1-02:03:04" "7384 2:03:04"; do
   expect 0 -- "$s" plan equal.json --rate 0.1 --ranks 1 --time-limit ${limit% *}
@@ -185,7 +191,7 @@ printf '%s\n' Haswell "$long/equal.json" long.h5 --set run.team=1 --threads 2 | 
 mkdir -p tree/configs/grids tree/jobs jobs
 cp equal.json softmax.json tree/configs/grids
 # shellcheck disable=SC2016
-echo 'exec "${SEQSPECTRA_HOME:-.}/jobs/slurm-run.sh" configs/grids/equal.json "${RESULTS:-equal.h5}"' | tee tree/jobs/equal.sbatch >jobs/equal.sbatch
+printf 'run=${SEQSPECTRA_HOME:-.}/jobs/slurm-run.sh\nexec "$run" configs/grids/equal.json "${RESULTS:-equal.h5}"\n' | tee tree/jobs/equal.sbatch >jobs/equal.sbatch
 line() { (cd "$1" && "$s" plan "$2" --rate 1 --ranks 6 2>/dev/null) | grep 'sbatch '; }
 line . equal.json | grep -q -- '--wrap=' || fail "a script that runs another file: $(line . equal.json)"
 line tree configs/grids/equal.json | grep -qE '^sbatch .* jobs/equal.sbatch$' || fail "from the tree: $(line tree configs/grids/equal.json)"

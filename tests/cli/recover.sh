@@ -175,6 +175,14 @@ if [ -n "$(kernel Haswell)" ] && [ "$(kernel Haswell)" != "$(kernel Nehalem)" ];
   expect 2 'rank 0 runs on .*, rank 1 on .*: their bits would differ' -- ranks 2 sh -c "$mixed" sh "$s" run tiny.json --out mixed.h5 --quiet
   [ ! -e mixed.h5 ] || fail "mixed kernels: a file was made"
   expect 0 -- ranks 2 sh -c "$mixed" sh "$s" run tiny.json --out mixed.h5 --quiet --allow-different-cpu
+  # Nor would other kernels at the next start; where nothing is left to compute they are of no matter.
+  expect 0 -- env OPENBLAS_CORETYPE=Nehalem "$s" run tiny.json --out mixed.h5 --resume
+  OPENBLAS_CORETYPE=Haswell "$s" run linear.json --out begun.h5 --quiet $long 2>err.txt &
+  pid=$!
+  for _ in $(seq 600); do { [ -e begun.h5.ckpt/cell-0 ] || ! kill -0 $pid 2>/dev/null; } && break; sleep 0.02; done
+  kill -KILL $pid
+  wait $pid 2>/dev/null
+  expect 2 'begun.h5 was computed on .* with Haswell kernels, here are .* and Nehalem' -- env OPENBLAS_CORETYPE=Nehalem "$s" run linear.json --out begun.h5 $long --resume
 fi
 
 # A limit on the size of files, which MPI meets before the results file does: one line, and no signal's end.

@@ -65,4 +65,30 @@ done
 [ $got = 0 ] || fail "a chain of short starts: status $got after $n: $(cat out.txt)"
 same_numbers whole.h5 chain.h5
 [ -e chain.h5.ckpt ] && fail "left over: $(ls chain.h5.ckpt)"
+
+# An mpirun that is ended itself, as by Ctrl-C, has a status of its own for ranks that stop in order: the job goes on all the same.
+cat >own-status <<'END'
+#!/bin/sh
+"$@" & pid=$!
+trap 'kill -USR1 $pid' USR1
+until [ -e "$OUT.ckpt/cell-0" ] || ! kill -0 $pid; do /bin/sleep 0.01; done
+kill -INT $PPID
+wait $pid
+wait $pid
+exit 1
+END
+chmod +x own-status
+EXTRA="--set train.total_steps=100000 --set run.checkpoint_minutes=0.001"
+rm -f scontrol.txt
+echo 1:00:00 >left
+start 1 own.h5 ./own-status
+got=$?
+[ $got = 75 ] || fail "a launcher with a status of its own: $got: $(cat out.txt)"
+grep -q '^seqspectra: job 7, start 1: status 75; own.h5: .* 6 waiting (1 with a checkpoint), .*; put back into the queue$' out.txt || fail "own status: $(cat out.txt)"
+
+# From a folder that is not the sources': the scripts say so.
+for script in mqar-ssm debug; do
+  expect 2 "no ./jobs/slurm-run.sh: submit from the folder of the sources, or set SEQSPECTRA_HOME" -- env -u SEQSPECTRA_HOME bash "$SQ_SOURCE/jobs/$script.sbatch"
+done
+expect 2 'an array job' -- bash "$SQ_SOURCE/jobs/array-seeds.sbatch"
 finish
