@@ -79,7 +79,7 @@ def write_grid(folder, models):
     with open(grid, "w") as f:
         json.dump({"name": "chaos", "base": [name + ".json" for name in models], "seed": 1,
                    "analysis": {"batch_size": 4, "snapshots": 2, "hankel_samples": 1, "memory_samples": 1},
-                   "run": {"checkpoint_minutes": 0.0015, "save_weights": True}}, f)  # a checkpoint every 0.09 s
+                   "run": {"checkpoint_minutes": 0.0005, "save_weights": True}}, f)  # a checkpoint every 0.03 s
     return grid
 
 
@@ -124,11 +124,14 @@ class Run:
         except OSError:
             return 0
 
-    def wait_for_training(self):
-        """Until the first checkpoint is there or the run is over."""
+    def wait_for_training(self, two=False):
+        """Until the first checkpoint is there, or a cell has two, or the run is over."""
         folder = self.out + ".ckpt"
-        while self.p.poll() is None and not (os.path.isdir(folder) and os.listdir(folder)):
-            time.sleep(0.01)
+        while self.p.poll() is None:
+            names = os.listdir(folder) if os.path.isdir(folder) else []
+            if any(n.endswith(".old") for n in names) if two else names:
+                return
+            time.sleep(0.005)
 
     def wait(self, seconds):
         try:
@@ -350,8 +353,10 @@ class Chaos:
             more += ["--team", str(ranks), "--threads", rng.choice("12")]
         run = self.start(out, ranks, more)
         try:
-            if self.teams and kind:
-                run.wait_for_training()
+            if (self.teams and kind) or kind in ("truncate", "flip"):
+                run.wait_for_training(two=not self.teams and rng.random() < 0.5)
+            if kind in ("truncate", "flip"):
+                delay *= 0.05  # while there are checkpoints
             right, hit = {0}, False
             if kind == "time-limit":
                 right, hit = {0, STOPPED}, run.end() == STOPPED

@@ -2,6 +2,7 @@
  *
  *   SQ_PRELOAD_FULL=FLAG, SQ_PRELOAD_DIR=DIR   while the file FLAG exists, regular files below DIR take no more bytes (ENOSPC)
  *   SQ_PRELOAD_CLOCK=SECONDS                   the clock that can be set jumps ahead by so much in every second second
+ *   SQ_PRELOAD_FLOCK=off | SECONDS             there is no flock(2), as on some file systems, or the first one takes so long
  *   SQ_PRELOAD_STATFS=MAGIC                    statfs says that every folder is on a file system of this kind
  *   SQ_PRELOAD_STRIPES=COUNT                   and Lustre gives new files so many stripes
  *
@@ -14,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/time.h>
 #include <sys/uio.h>
@@ -37,6 +39,7 @@
   X(time)                                                                                                    \
   X(clock_gettime)                                                                                           \
   X(gettimeofday)                                                                                            \
+  X(flock)                                                                                                   \
   X(statfs)                                                                                                  \
   X(statfs64)                                                                                                \
   X(getxattr)
@@ -133,6 +136,23 @@ int gettimeofday(struct timeval *restrict t, void *restrict zone)
   const int st = NEXT(gettimeofday)(t, zone);
   if (st == 0) t->tv_sec = jump(t->tv_sec);
   return st;
+}
+
+/* ---- locks that are not there, or late ---------------------------------------------------------------- */
+
+int flock(int fd, int how)
+{
+  static int waited;
+  const char *is = getenv("SQ_PRELOAD_FLOCK");
+  if (is != NULL && strcmp(is, "off") == 0) {
+    errno = ENOLCK;
+    return -1;
+  }
+  if (is != NULL && !waited) {
+    waited = 1;
+    sleep((unsigned)atoi(is));
+  }
+  return NEXT(flock)(fd, how);
 }
 
 /* ---- another file system ------------------------------------------------------------------------------ */

@@ -142,6 +142,11 @@ sq_status sq_store_close(sq_store **s);
 int sq_store_is_lost(const sq_store *s);
 /* Under the file's name there is no longer the file that was opened: somebody has removed or replaced it. */
 int sq_store_is_gone(const sq_store *s);
+/* The file that a path means: the end of a symbolic link, else the path as it is.  Lock and checkpoints lie beside it.
+   SQ_ERR_IO if a link ends nowhere, SQ_ERR_USAGE if cap, its terminator included, is too small. */
+sq_status sq_store_locate(const char *path, char *real, size_t cap);
+/* SQ_ERR_USAGE if all ranks together cannot open a file of this name; sq_store_create and _resume ask for themselves. */
+sq_status sq_store_check_name(const char *path);
 /* Whether a run holds the file's lock: 0 also if the holder was a process of this host that has ended.  who:
    "process 12 on host a (job 34, started ...)", or "" if the lock does not say. */
 int sq_store_is_written(const char *path, char *who, size_t cap);

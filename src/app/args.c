@@ -2,7 +2,6 @@
 #include <errno.h>
 #include <limits.h>
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -32,17 +31,35 @@ static sq_status fail_unknown(const char *command, const char *word, const sq_op
   return sq_fail(SQ_ERR_USAGE, "%s: unknown option --%s; see: seqspectra help %s", command, word, command);
 }
 
-/* As Slurm's time limits are written: [days-]hours:minutes:seconds. */
+/* Digits, and nothing else, up to one of `ends`; NULL if there are none. */
+static const char *parse_field(const char *at, const char *ends, double *x)
+{
+  const size_t n = strspn(at, "0123456789");
+  *x = strtod(at, NULL);
+  return n > 0 && n < 10 && (at[n] == '\0' || strchr(ends, at[n]) != NULL) ? at + n : NULL;
+}
+
+/* As Slurm's time limits are written, but for those of one number: minutes:seconds, hours:minutes:seconds, or days- before
+ * hours, hours:minutes, or all three. */
 static int parse_clock(const char *text, double *seconds)
 {
-  unsigned d = 0, h, m, s;
-  int end = 0;
-  if (strspn(text, "0123456789:-") != strlen(text)) return 0;
-  const int days = strchr(text, '-') != NULL;
-  const int n = days ? sscanf(text, "%6u-%6u:%2u:%2u%n", &d, &h, &m, &s, &end)
-                     : sscanf(text, "%6u:%2u:%2u%n", &h, &m, &s, &end);
-  if (n != 3 + days || text[end] != '\0' || m > 59 || s > 59) return 0;
-  *seconds = 86400.0 * d + 3600.0 * h + 60.0 * m + s;
+  static const double unit[2][3] = {{3600, 60, 1}, {60, 1, 0}};
+  double x, days = 0, part[3];
+  int n = 0;
+  const char *at = parse_field(text, "-:", &x);
+  const int has_days = at != NULL && *at == '-';
+  if (at == NULL || *at == '\0') return 0;
+  if (has_days) days = x;
+  at = has_days ? at + 1 : text;
+  for (; n < 3; ++at) {
+    at = parse_field(at, n < 2 ? ":" : "", &part[n]);
+    if (at == NULL || (n > 0 && part[n] > 59)) return 0;
+    ++n;
+    if (*at == '\0') break;
+  }
+  if (*at != '\0') return 0;
+  *seconds = 86400 * days;
+  for (int i = 0; i < n; ++i) *seconds += unit[!has_days && n == 2][i] * part[i];
   return 1;
 }
 
@@ -63,7 +80,7 @@ static sq_status parse_number(const char *command, const sq_option *o, const cha
                   (bounded && (*x < o->min || *x > o->max));
   if (!bad) return SQ_OK;
   const char *kind = o->type == SQ_OPT_INT    ? "an integer"
-                     : o->type == SQ_OPT_TIME ? "seconds, or [days-]hours:minutes:seconds,"
+                     : o->type == SQ_OPT_TIME ? "seconds, or [days-]hours:minutes:seconds as in Slurm,"
                                               : "a number";
   if (bounded)
     return sq_fail(SQ_ERR_USAGE, "%s: --%s=%s: expected %s from %g to %g", command, o->name, text, kind,

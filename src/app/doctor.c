@@ -260,6 +260,11 @@ static void check_mpi_io(report *r, const char *dir, const char *path)
 {
   MPI_File f;
   int n;
+  if (sq_store_check_name(path) != SQ_OK) {
+    broken(r, "MPI-IO: %s", sq_error_text());
+    sq_error_clear();
+    return;
+  }
   const int st = MPI_File_open(MPI_COMM_WORLD, path, MPI_MODE_CREATE | MPI_MODE_RDWR, MPI_INFO_NULL, &f);
   if (st != MPI_SUCCESS) {
     char why[MPI_MAX_ERROR_STRING];

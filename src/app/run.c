@@ -252,7 +252,8 @@ static sq_status checkpoints_open(const run *r, int fresh)
 static sq_status checkpoints_check(const run *r)
 {
   struct stat is;
-  if (stat(r->checkpoints, &is) != 0 || S_ISDIR(is.st_mode)) return SQ_OK;
+  if (lstat(r->checkpoints, &is) != 0 || (stat(r->checkpoints, &is) == 0 && S_ISDIR(is.st_mode)))
+    return SQ_OK;
   return sq_fail(SQ_ERR_IO, "%s is in the way of the folder of checkpoints: it is not a folder",
                  r->checkpoints);
 }
@@ -284,10 +285,21 @@ static sq_status same_machine(const run *r)
   return st;
 }
 
+static sq_status file_continue(run *r, const sq_store_plan *plan)
+{
+  sq_status st;
+  if (!r->o.other_cpu) SQ_TRY(sq_app_agree(sq_app_rank() == 0 ? same_machine(r) : SQ_OK));
+  SQ_TRY(sq_app_agree(sq_store_resume(MPI_COMM_WORLD, r->path, plan, &r->store)));
+  skip_finished(r);
+  if (r->datasets == NULL) SQ_TRY(check_data(r));
+done:
+  return st;
+}
+
 static sq_status file_open(run *r)
 {
   const sq_store_plan plan = sq_cells_store_plan(r->cells);
-  const int exists = file_exists(r->path);
+  int exists = file_exists(r->path);
   sq_segment segment;
   sq_status st = SQ_OK;
   if (exists && !r->o.resume)
@@ -296,15 +308,15 @@ static sq_status file_open(run *r)
   warn_of_file_system(r);
   if (r->o.resume && !exists) sq_note("%s does not exist yet: nothing to resume, starting it", r->path);
   SQ_TRY(sq_app_agree(sq_app_rank() == 0 ? checkpoints_check(r) : SQ_OK));
-  if (exists) {
-    if (!r->o.other_cpu) SQ_TRY(sq_app_agree(sq_app_rank() == 0 ? same_machine(r) : SQ_OK));
-    SQ_TRY(sq_app_agree(sq_store_resume(MPI_COMM_WORLD, r->path, &plan, &r->store)));
-    skip_finished(r);
+  if (!exists) {
     SQ_TRY(check_data(r));
-  } else {
-    SQ_TRY(check_data(r));
-    SQ_TRY(sq_app_agree(sq_store_create(MPI_COMM_WORLD, r->path, &plan, &r->store)));
+    st = sq_app_agree(sq_store_create(MPI_COMM_WORLD, r->path, &plan, &r->store));
+    exists =
+        st != SQ_OK && r->o.resume && file_exists(r->path); /* another start had the lock, and has ended */
+    if (st != SQ_OK && !exists) goto done;
+    if (exists) sq_error_clear();
   }
+  if (exists) SQ_TRY(file_continue(r, &plan));
   SQ_TRY(sq_app_agree(sq_app_rank() == 0 ? checkpoints_open(r, !exists) : SQ_OK));
   sq_cells_release_shapes(r->cells);
   sq_segment_fill(MPI_COMM_WORLD, &segment, r->cells->threads);
@@ -500,6 +512,14 @@ static sq_status same_ranks(const run *r)
       first, sq_app_rank(), mine);
 }
 
+/* Rank 0 decides: what a link means may differ between hosts. */
+static sq_status locate(run *r)
+{
+  char name[512];
+  sq_format(name, sizeof name, "%.500s.h5", sq_experiment_name(r->experiment));
+  return sq_store_locate(r->o.out ? r->o.out : name, r->path, sizeof r->path);
+}
+
 static sq_status prepare(run *r)
 {
   sq_status st;
@@ -514,9 +534,8 @@ static sq_status prepare(run *r)
   r->cost = sq_calloc(n, sizeof *r->cost, "list of cells");
   SQ_TRY(sq_app_agree(r->skip && r->cost ? SQ_OK : SQ_ERR_MEMORY));
   for (size_t i = 0; i < n; ++i) r->cost[i] = sq_cells_cost(r->cells, (int)i);
-  const int len = r->o.out ? snprintf(r->path, sizeof r->path, "%s", r->o.out)
-                           : snprintf(r->path, sizeof r->path, "%s.h5", sq_experiment_name(r->experiment));
-  if (len >= (int)sizeof r->path) st = sq_fail(SQ_ERR_USAGE, "run: the name of the results file is too long");
+  SQ_TRY(sq_app_agree(sq_app_rank() == 0 ? locate(r) : SQ_OK));
+  MPI_Bcast(r->path, sizeof r->path, MPI_CHAR, 0, MPI_COMM_WORLD);
   sq_format(r->checkpoints, sizeof r->checkpoints, "%.*s.ckpt", (int)sizeof r->path - 1, r->path);
 done:
   return st;

@@ -21,8 +21,9 @@ static void print_name(const sq_results *r, int cell)
 /* Of a cell of this results file. */
 static void checkpoint_path(char path[SQ_CHECKPOINT_PATH], const char *results, int cell)
 {
-  char folder[SQ_CHECKPOINT_PATH];
-  sq_format(folder, sizeof folder, "%s.ckpt", results);
+  char file[4096], folder[SQ_CHECKPOINT_PATH];
+  if (sq_store_locate(results, file, sizeof file) != SQ_OK) sq_format(file, sizeof file, "%s", results);
+  sq_format(folder, sizeof folder, "%s.ckpt", file);
   sq_cell_checkpoint(path, folder, cell);
 }
 

@@ -102,10 +102,7 @@ sq_status sq_h5_open(const char *path, sq_h5 **out)
 sq_status sq_h5_create_file(const char *path, sq_h5 **out)
 {
   sq_h5 *f = NULL;
-  struct stat is;
   *out = NULL;
-  if (lstat(path, &is) == 0 && S_ISLNK(is.st_mode) && stat(path, &is) != 0)
-    return sq_fail(SQ_ERR_IO, "%s is a symbolic link to a file that is not there", path);
   sq_status st = allocate_to_write(path, &f);
   if (st != SQ_OK) return st;
   hid_t fapl = sq_hdf5_fapl(MPI_COMM_NULL);

@@ -26,6 +26,7 @@
 #include "store_impl.h"
 
 enum {
+  LONGEST = 4000,    /* name of a results file: others are made of it */
   YOUNG_S = 10,      /* an empty file of this age is not of a run that is just starting */
   BEAT_S = 5,        /* between two signs of life */
   ENDING_TRIES = 50, /* of 60 ms, for a holder that is ending */
@@ -86,6 +87,12 @@ static int read_text(int fd, char text[TEXT])
   const ssize_t n = pread(fd, text, TEXT - 1, 0);
   text[n > 0 ? n : 0] = '\0';
   return n > 0;
+}
+
+/* Whatever has the lock's name: waits for nobody at the other end of a pipe, and follows no link to a file of the user. */
+static int open_lock(const char *path, int how)
+{
+  return open(path, how | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 }
 
 static holder parse_holder(const char *text)
@@ -151,8 +158,9 @@ static int is_ending(long pid)
   return readlink(name, to, sizeof to) < 0 && errno == ENOENT && access("/proc/self/exe", F_OK) == 0;
 }
 
-/* Of an open lock file; how: LOCK_EX to take it over, LOCK_SH to look.  UNSURE: only signs of life can tell. */
-static verdict judge(int fd, const char *path, int how, holder *h)
+/* Of an open lock file; how: LOCK_EX to take it over, LOCK_SH to look.  UNSURE: only signs of life can tell.  flocked: the
+ * caller has the file system's lock on it now. */
+static verdict judge(int fd, const char *path, int how, holder *h, int *flocked)
 {
   struct stat here, named;
   char host[256];
@@ -163,6 +171,7 @@ static verdict judge(int fd, const char *path, int how, holder *h)
                   is_ending(h->pid);
        ++i)
     error = try_flock(fd, how);
+  *flocked = error == 0;
   if (fstat(fd, &here) != 0 || stat(path, &named) != 0 || here.st_ino != named.st_ino) return GONE;
   if (error != 0 && has_flock(error)) return HELD;
   if (h->pid == 0) return time(NULL) - here.st_mtime > YOUNG_S ? STALE : HELD;
@@ -174,7 +183,7 @@ static verdict judge(int fd, const char *path, int how, holder *h)
 /* By name each time: a network file system looks at the server again when a file is opened. */
 static int look(const char *path, char text[TEXT], struct stat *s)
 {
-  const int fd = open(path, O_RDONLY | O_CLOEXEC);
+  const int fd = open_lock(path, O_RDONLY);
   if (fd < 0) return 0;
   read_text(fd, text);
   const int there = fstat(fd, s) == 0;
@@ -228,15 +237,24 @@ static sq_status cannot_write(const sq_lock *l, int error)
   return sq_fail(SQ_ERR_IO, "%s: cannot be written: %s", l->path, strerror(error));
 }
 
+/* l->fd: of a name that was just made.  A process that was stopped here for long finds that another has taken the empty file
+ * over, or that it has gone: l->fd is -1 then, look again. */
 static sq_status make(sq_lock *l)
 {
-  while (flock(l->fd, LOCK_EX) != 0 && errno == EINTR) continue; /* without flock the name alone does */
+  struct stat here, named;
+  const int error = try_flock(l->fd, LOCK_EX); /* without flock the name alone does */
+  if (error == EWOULDBLOCK || fstat(l->fd, &here) != 0 || stat(l->path, &named) != 0 ||
+      here.st_ino != named.st_ino || read_holder(l->fd).pid != 0) {
+    close(l->fd);
+    l->fd = -1;
+    return SQ_OK;
+  }
   if (write_holder(l->fd, &l->me, 0)) return SQ_OK;
-  const int error = errno;
+  const int failed = errno;
   unlink(l->path);
   close(l->fd);
   l->fd = -1;
-  return cannot_write(l, error);
+  return cannot_write(l, failed);
 }
 
 /* The folder is named where it is what is missing. */
@@ -253,20 +271,33 @@ static sq_status cannot_create(const char *file, const sq_lock *l, int error)
   return sq_fail(SQ_ERR_IO, "%s: cannot be created: %s", l->path, strerror(error));
 }
 
+/* Somebody's file of this name is not written over.  After a crash of the machine a lock may be empty, or all zeros. */
+static int is_no_lock(int fd)
+{
+  struct stat is;
+  char text[TEXT];
+  if (fstat(fd, &is) != 0 || !S_ISREG(is.st_mode)) return 1;
+  return read_text(fd, text) && text[0] != '\0' && strncmp(text, "host ", 5) != 0;
+}
+
 /* l->fd: of a lock that is held now; -1 with SQ_OK: somebody else was faster, look again. */
 static sq_status take(const char *file, sq_lock *l)
 {
   holder h = {0};
+  int flocked;
   l->fd = open(l->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
   if (l->fd >= 0) return make(l);
   if (errno != EEXIST) return cannot_create(file, l, errno);
-  const int old = open(l->path, O_RDWR | O_CLOEXEC);
-  if (old < 0) {
-    if (errno == ENOENT) return SQ_OK;
+  const int old = open_lock(l->path, O_RDWR);
+  if (old < 0 && errno == ENOENT) return SQ_OK;
+  if (old < 0 && errno != ELOOP && errno != EISDIR)
     return sq_fail(SQ_ERR_IO, "%s: cannot be opened: %s", l->path, strerror(errno));
+  if (old < 0 || is_no_lock(old)) {
+    if (old >= 0) close(old);
+    return sq_fail(SQ_ERR_IO, "%s is in the way: it is not the lock of a results file", l->path);
   }
-  verdict v = judge(old, l->path, LOCK_EX, &h);
-  const int sure = v != UNSURE;
+  verdict v = judge(old, l->path, LOCK_EX, &h, &flocked);
+  const int sure = v != UNSURE && flocked; /* two may find the same process dead */
   if (v == UNSURE) v = observe(file, l->path, &h);
   if (v == STALE && !write_holder(old, &l->me, 0)) {
     const int error = errno; /* a full disk, where even what is there cannot be written again */
@@ -368,14 +399,11 @@ int sq_lock_is_lost(const sq_lock *l)
  * host's. */
 static void remove_leftovers(const char *file)
 {
-  char name[PATH_MAX + 300];
-  if (realpath(file, name) == NULL) sq_format(name, sizeof name, "%.4000s", file);
-  const char *slash = strrchr(name, '/');
-  const size_t folder = slash != NULL ? (size_t)(slash - name) + 1 : 0;
-  char *base = strdup(name + folder);
-  const size_t n = base != NULL ? strlen(base) : 0;
-  name[folder] = '\0';
-  DIR *d = base != NULL ? opendir(folder > 0 ? name : ".") : NULL;
+  char name[LONGEST + 300];
+  const char *slash = strrchr(file, '/'), *base = slash != NULL ? slash + 1 : file;
+  const size_t folder = (size_t)(base - file), n = strlen(base);
+  sq_format(name, sizeof name, "%.*s", (int)folder, file);
+  DIR *d = opendir(folder > 0 ? name : ".");
   for (struct dirent *e; d != NULL && (e = readdir(d)) != NULL;) {
     if (strncmp(e->d_name, base, n) != 0 || strncmp(e->d_name + n, ".tmp.", 5) != 0) continue;
     const char *number = e->d_name + n + 5;
@@ -384,13 +412,28 @@ static void remove_leftovers(const char *file)
     unlink(name);
   }
   if (d != NULL) closedir(d);
-  free(base);
 }
 
-sq_status sq_lock_take(const char *file, sq_lock **out)
+sq_status sq_store_locate(const char *path, char *real, size_t cap)
 {
-  sq_status st = SQ_OK;
+  char end[PATH_MAX];
+  struct stat is;
+  const int link = lstat(path, &is) == 0 && S_ISLNK(is.st_mode);
+  if (link && realpath(path, end) == NULL)
+    return sq_fail(SQ_ERR_IO, "%s is a symbolic link to a file that is not there", path);
+  const char *file = link ? end : path;
+  if (strlen(file) > LONGEST || strlen(file) >= cap)
+    return sq_fail(SQ_ERR_USAGE, "the name of the results file is too long");
+  sq_format(real, cap, "%s", file);
+  return SQ_OK;
+}
+
+sq_status sq_lock_take(const char *path, sq_lock **out)
+{
+  char file[LONGEST + 1];
   *out = NULL;
+  sq_status st = sq_store_locate(path, file, sizeof file);
+  if (st != SQ_OK) return st;
   sq_lock *l = sq_calloc(1, sizeof *l, "a lock");
   if (l == NULL) return SQ_ERR_MEMORY;
   l->fd = -1;
@@ -402,8 +445,8 @@ sq_status sq_lock_take(const char *file, sq_lock **out)
   for (int i = 0; i < 100 && l->fd < 0 && st == SQ_OK; ++i) st = take(file, l);
   if (st == SQ_OK && l->fd < 0) st = sq_fail(SQ_ERR_IO, "%s: cannot be had", l->path);
   if (st == SQ_OK) {
-    remove_leftovers(file);
     start_beating(l);
+    remove_leftovers(file);
     *out = l;
     return SQ_OK;
   }
@@ -412,27 +455,41 @@ sq_status sq_lock_take(const char *file, sq_lock **out)
   return st;
 }
 
+/* Not another run's, which has found this one silent for long. */
+static int is_still_ours(const sq_lock *l)
+{
+  struct stat here, named;
+  const holder now = read_holder(l->fd);
+  return !l->lost && fstat(l->fd, &here) == 0 && stat(l->path, &named) == 0 && here.st_ino == named.st_ino &&
+         same_holder(&now, &l->me);
+}
+
 void sq_lock_release(sq_lock **pl)
 {
   sq_lock *l = *pl;
   if (l == NULL) return;
   *pl = NULL;
   stop_beating(l);
-  if (!l->lost) unlink(l->path); /* while it is held: who waits sees that the name has gone */
+  if (is_still_ours(l)) unlink(l->path); /* while it is held: who waits sees that the name has gone */
   close(l->fd);
   free(l->path);
   free(l);
 }
 
-int sq_store_is_written(const char *file, char *who, size_t cap)
+int sq_store_is_written(const char *path, char *who, size_t cap)
 {
-  char path[4200];
+  char file[LONGEST + 1], name[LONGEST + 8];
   holder h = {0};
+  int flocked;
   if (cap > 0) who[0] = '\0';
-  if (snprintf(path, sizeof path, "%s.lock", file) >= (int)sizeof path) return 0;
-  const int fd = open(path, O_RDONLY | O_CLOEXEC);
+  if (sq_store_locate(path, file, sizeof file) != SQ_OK) {
+    sq_error_clear();
+    return 0;
+  }
+  sq_format(name, sizeof name, "%s.lock", file);
+  const int fd = open_lock(name, O_RDONLY);
   if (fd < 0) return errno == EACCES; /* somebody's, whom we may not see */
-  verdict v = judge(fd, path, LOCK_SH, &h);
+  verdict v = judge(fd, name, LOCK_SH, &h, &flocked);
   struct stat s;
   if (v == UNSURE) v = fstat(fd, &s) == 0 && time(NULL) - s.st_mtime < SILENT_S ? HELD : STALE;
   close(fd);

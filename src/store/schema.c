@@ -587,7 +587,6 @@ sq_status sq_schema_make(const char *path, const sq_store_plan *p)
 {
   char temporary[4096 + 32];
   maker m = {.file = -1, .path = path, .st = SQ_OK};
-  if (strlen(path) > 4000) return sq_fail(SQ_ERR_USAGE, "the name of the results file is too long");
   if (access(path, F_OK) == 0)
     return sq_fail(SQ_ERR_USAGE, "%s exists; use --resume to continue it, or another --out", path);
   const size_t needed = enough_bytes(p);

@@ -309,10 +309,10 @@ int sq_store_is_gone(const sq_store *s)
 
 sq_status sq_store_sync(const sq_store *s)
 {
-  const int fd = open(s->file.path, O_RDONLY | O_CLOEXEC);
+  const int fd = open(s->file.path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* it may be a pipe by now */
   const int failed = fd < 0 || fsync(fd) != 0, error = errno;
   if (fd >= 0) close(fd);
-  if ((!failed || error == ENOENT) && sq_store_is_gone(s))
+  if (sq_store_is_gone(s))
     return sq_fail(SQ_ERR_IO, "%s was removed or replaced during the run", s->file.path);
   return failed ? sq_fail(SQ_ERR_IO, "%s: cannot be synced: %s", s->file.path, strerror(error)) : SQ_OK;
 }
@@ -528,11 +528,30 @@ sq_status sq_store_create(MPI_Comm comm, const char *path, const sq_store_plan *
   sq_hdf5_init();
   MPI_Comm_rank(comm, &rank);
   sq_lock *lock = NULL;
-  sq_status st = rank == 0 ? sq_lock_take(path, &lock) : SQ_OK;
+  sq_status st = rank == 0 ? sq_store_check_name(path) : SQ_OK;
+  if (rank == 0 && st == SQ_OK) st = sq_lock_take(path, &lock);
   if (rank == 0 && st == SQ_OK) st = sq_schema_make(path, p);
   st = agree(comm, st);
   if (st == SQ_OK) st = open_together(comm, path, p, 0, s);
   return keep_lock(*s, lock, st);
+}
+
+/* Open MPI 4.1 writes the name of a file, and up to 15 characters behind it, into 256 bytes without looking (sharedfp/lockedfile);
+ * sharedfp/sm appends 29 to its last part, which then has to be a name of its own. */
+sq_status sq_store_check_name(const char *path)
+{
+#ifdef OPEN_MPI
+  enum { WHOLE = 240, LAST = 225 };
+  const char *slash = strrchr(path, '/');
+  if (strlen(path) > WHOLE || strlen(slash != NULL ? slash + 1 : path) > LAST)
+    return sq_fail(SQ_ERR_USAGE,
+                   "%s: too long for Open MPI, which takes paths of %d characters and names of %d: a "
+                   "relative path from a folder nearer to it is shorter",
+                   path, WHOLE, LAST);
+#else
+  (void)path;
+#endif
+  return SQ_OK;
 }
 
 /* ---- resume ------------------------------------------------------------------------------------------ */
@@ -627,7 +646,8 @@ sq_status sq_store_resume(MPI_Comm comm, const char *path, const sq_store_plan *
   sq_hdf5_init();
   MPI_Comm_rank(comm, &rank);
   sq_lock *lock = NULL;
-  sq_status st = rank == 0 ? sq_lock_take(path, &lock) : SQ_OK;
+  sq_status st = rank == 0 ? sq_store_check_name(path) : SQ_OK;
+  if (rank == 0 && st == SQ_OK) st = sq_lock_take(path, &lock);
   if (rank == 0 && st == SQ_OK) st = mend(path, p, &segment);
   st = agree(comm, st);
   if (st == SQ_OK) {

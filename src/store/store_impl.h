@@ -46,7 +46,7 @@ typedef struct sq_lock sq_lock;
  * lock of one that has ended is taken over, after half a minute without a sign of life where nothing else can tell
  * (another host, or no flock).  Removes FILE.tmp.<number>, in which processes that were killed were making the file: nobody
  * else may make it now.  SQ_ERR_IO. */
-sq_status sq_lock_take(const char *file, sq_lock **l);
+sq_status sq_lock_take(const char *path, sq_lock **l);
 int sq_lock_is_lost(const sq_lock *l); /* another run has taken it; NULL: 0 */
 void sq_lock_release(sq_lock **l);     /* removes FILE.lock, if it is still ours */
 

@@ -159,7 +159,7 @@ expect 0 -- "$s" plan equal.json --rate 1 --threads 1024
 grep -q 'warning: plan: a node like this machine: a rank has 1024 threads, this node .*; no line for sbatch: --node CORES:GB' err.txt || fail "1024 threads: $(cat err.txt)"
 
 # ---- a time limit as Slurm writes it
-for limit in "93784 1-02:03:04" "7384 2:03:04"; do
+for limit in "93784 1-02:03:04" "7384 2:03:04" "3570 59:30" "93600 1-2" "93780 1-2:03"; do
   expect 0 -- "$s" plan equal.json --rate 0.1 --ranks 1 --time-limit ${limit% *}
   cp out.txt seconds.txt
   expect 0 -- "$s" plan equal.json --rate 0.1 --ranks 1 --time-limit ${limit#* }

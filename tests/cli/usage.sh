@@ -15,8 +15,8 @@ expect 2 'run: --out needs a value' -- "$s" run tiny.json --out
 expect 2 'run: --out needs a value' -- "$s" run tiny.json --out --quiet
 expect 2 'run: --out needs a value' -- "$s" run tiny.json --out=
 expect 2 'run: --quiet takes no value' -- "$s" run tiny.json --quiet=1
-expect 2 'run: --time-limit=soon: expected seconds, or \[days-\]hours:minutes:seconds, from 1 to' -- "$s" run tiny.json --time-limit soon
-for limit in 10:00 1:60:00 1-2:3 1:00:00x -1:00:00 1-:00:00; do
+expect 2 'run: --time-limit=soon: expected seconds, or \[days-\]hours:minutes:seconds as in Slurm, from 1 to' -- "$s" run tiny.json --time-limit soon
+for limit in 10: :10 1:60:00 1:60 1:2:3: 1:2:3:4 1:00:00x -1:00:00 1-:00:00 1--0:00:01 -0-1:00:00 1-2-3; do
   expect 2 "run: --time-limit=$limit: expected seconds" -- "$s" run tiny.json --time-limit=$limit
 done
 expect 2 'run: --time-limit=0: expected seconds' -- "$s" run tiny.json --time-limit=0

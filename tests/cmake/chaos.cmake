@@ -8,3 +8,5 @@ sq_script_test(chaos_teams ${CMAKE_CURRENT_SOURCE_DIR}/chaos.py ARGS --teams --r
 set_tests_properties(chaos_teams PROPERTIES PROCESSORS 4)
 sq_script_test(cli_recover ${CMAKE_CURRENT_SOURCE_DIR}/cli/recover.sh)
 set_tests_properties(cli_recover PROPERTIES PROCESSORS 2)
+# What else may lie under the names of a results file, its lock and its checkpoints.
+sq_script_test(cli_names ${CMAKE_CURRENT_SOURCE_DIR}/cli/names.sh)
