@@ -29,7 +29,7 @@ enum {
   LONGEST = 4000,    /* name of a results file: others are made of it */
   YOUNG_S = 10,      /* an empty file of this age is not of a run that is just starting */
   BEAT_S = 5,        /* between two signs of life */
-  ENDING_TRIES = 50, /* of 60 ms, for a holder that is ending */
+  ENDING_TRIES = 50, /* of 60 ms, for a holder that is ending, or for one that looks and was stopped */
   PATIENCE_S =
       30, /* without one a holder is taken to be dead: six beats, for slow file systems and loaded hosts */
   SILENT_S = 120, /* for `status`, which does not wait: age of the last sign */
@@ -242,7 +242,9 @@ static sq_status cannot_write(const sq_lock *l, int error)
 static sq_status make(sq_lock *l)
 {
   struct stat here, named;
-  const int error = try_flock(l->fd, LOCK_EX); /* without flock the name alone does */
+  int error = try_flock(l->fd, LOCK_EX); /* without flock the name alone does */
+  for (int i = 0; error == EWOULDBLOCK && i < ENDING_TRIES && read_holder(l->fd).pid == 0; ++i)
+    error = try_flock(l->fd, LOCK_EX);
   if (error == EWOULDBLOCK || fstat(l->fd, &here) != 0 || stat(l->path, &named) != 0 ||
       here.st_ino != named.st_ino || read_holder(l->fd).pid != 0) {
     close(l->fd);
