@@ -18,12 +18,11 @@ static void print_name(const sq_results *r, int cell)
   if (strstr(c->label, " seed=") == NULL) printf(" (seed %llu)", (unsigned long long)c->seed);
 }
 
-/* Of a cell of this results file. */
+/* Of a cell of this results file, no link to it. */
 static void checkpoint_path(char path[SQ_CHECKPOINT_PATH], const char *results, int cell)
 {
-  char file[4096], folder[SQ_CHECKPOINT_PATH];
-  if (sq_store_locate(results, file, sizeof file) != SQ_OK) sq_format(file, sizeof file, "%s", results);
-  sq_format(folder, sizeof folder, "%s.ckpt", file);
+  char folder[SQ_CHECKPOINT_PATH];
+  sq_format(folder, sizeof folder, "%s.ckpt", results);
   sq_cell_checkpoint(path, folder, cell);
 }
 
@@ -154,17 +153,18 @@ sq_status sq_app_status(int argc, char **argv)
   sq_words file;
   sq_results *r = NULL;
   int count[SQ_CELL_FAILED + 1] = {0}, kept[SQ_CELL_FAILED + 1] = {0};
-  char who[512];
+  char who[512], located[4096];
   sq_status st;
   SQ_TRY(sq_args_parse("status", argc, argv, NULL, 0, "RESULTS.h5", 1, 1, &file));
   if (sq_h5_is_operator_file(file.v[0])) return print_operators(file.v[0], "a file of ");
   SQ_TRY(sq_results_open(file.v[0], &r));
+  SQ_TRY(sq_store_locate(file.v[0], located, sizeof located));
   const int written = sq_store_is_written(file.v[0], who, sizeof who);
   const char *running = written ? "running" : "interrupted";
   for (int i = 0; i < sq_results_ncell(r); ++i) {
     const sq_cell_status s = sq_results_cell_at(r, i)->status;
     count[s]++;
-    kept[s] += (s == SQ_CELL_WAITING || (s == SQ_CELL_RUNNING && !written)) && has_checkpoint(file.v[0], i);
+    kept[s] += (s == SQ_CELL_WAITING || (s == SQ_CELL_RUNNING && !written)) && has_checkpoint(located, i);
   }
   printf("%s: %d cell%s:", file.v[0], sq_results_ncell(r), sq_results_ncell(r) == 1 ? "" : "s");
   static const sq_cell_status order[] = {SQ_CELL_DONE, SQ_CELL_RUNNING, SQ_CELL_WAITING, SQ_CELL_DIVERGED,
@@ -177,7 +177,7 @@ sq_status sq_app_status(int argc, char **argv)
   }
   printf("\n");
   if (who[0] != '\0') printf("being written by %s\n", who);
-  print_cells(r, file.v[0], running);
+  print_cells(r, located, running);
   print_segments(r);
   if (!written) SQ_TRY(print_operators(file.v[0], ""));
   SQ_TRY(check(r, file.v[0]));

@@ -19,12 +19,12 @@
 #define MAX_NAMES 1000000
 
 struct sq_h5 {
-  hid_t file, inside;  /* inside: link access that stays in the file */
-  char *path, *target; /* target: path, or what it is a link to */
-  char *temporary;     /* while writing, else NULL */
-  int failed;          /* a write failed: close must not put the file in place */
-  sq_lock *lock;       /* while writing, else NULL */
-  sq_scales *scales;   /* while writing, else NULL */
+  hid_t file, inside; /* inside: link access that stays in the file */
+  char *path;
+  char *target, *temporary; /* while writing, else NULL; target: what path means */
+  int failed;               /* a write failed: close must not put the file in place */
+  sq_lock *lock;            /* while writing, else NULL */
+  sq_scales *scales;        /* while writing, else NULL */
 };
 
 static void destroy(sq_h5 *f)
@@ -38,7 +38,7 @@ static void destroy(sq_h5 *f)
   free(f);
 }
 
-static sq_status allocate(const char *path, int writing, sq_h5 **out)
+static sq_status allocate(const char *path, sq_h5 **out)
 {
   *out = NULL;
   sq_hdf5_init();
@@ -47,27 +47,36 @@ static sq_status allocate(const char *path, int writing, sq_h5 **out)
   f->file = -1;
   f->inside = sq_hdf5_inside(H5P_LINK_ACCESS);
   f->path = strdup(path);
-  f->target = realpath(path, NULL);
-  if (f->target == NULL) f->target = strdup(path);
-  const size_t cap = f->target != NULL ? strlen(f->target) + 32 : 0;
-  if (writing && cap > 0) f->temporary = sq_calloc(cap, 1, "a file name");
-  if (writing) f->scales = sq_scales_create();
-  if (f->path == NULL || cap == 0 || (writing && (f->temporary == NULL || f->scales == NULL)) ||
-      f->inside < 0) {
+  if (f->path == NULL || f->inside < 0) {
     destroy(f);
     return sq_fail(SQ_ERR_MEMORY, "%s: no memory to open it", path);
   }
-  if (writing) sq_format(f->temporary, cap, "%s.tmp.%ld", f->target, (long)getpid());
   *out = f;
+  return SQ_OK;
+}
+
+static sq_status prepare_to_write(sq_h5 *f, const char *target)
+{
+  const size_t cap = strlen(target) + 32;
+  f->target = strdup(target);
+  f->temporary = sq_calloc(cap, 1, "a file name");
+  f->scales = sq_scales_create();
+  if (f->target == NULL || f->temporary == NULL || f->scales == NULL)
+    return sq_fail(SQ_ERR_MEMORY, "%s: no memory to open it", f->path);
+  sq_format(f->temporary, cap, "%s.tmp.%ld", f->target, (long)getpid());
   return SQ_OK;
 }
 
 /* Nobody else writes a file of this name from here on. */
 static sq_status allocate_to_write(const char *path, sq_h5 **out)
 {
+  char target[4096];
   sq_status st;
-  SQ_TRY(allocate(path, 1, out));
-  SQ_TRY(sq_lock_take(path, &(*out)->lock));
+  *out = NULL;
+  SQ_TRY(sq_store_locate(path, target, sizeof target));
+  SQ_TRY(allocate(path, out));
+  SQ_TRY(prepare_to_write(*out, target));
+  SQ_TRY(sq_lock_take(target, &(*out)->lock));
 done:
   if (st != SQ_OK && *out != NULL) {
     destroy(*out);
@@ -84,7 +93,7 @@ sq_status sq_h5_open(const char *path, sq_h5 **out)
   if (!S_ISREG(s.st_mode)) return sq_fail(SQ_ERR_DATA, "%s: not a regular file; expected an HDF5 file", path);
   if (access(path, R_OK) != 0) return sq_fail(SQ_ERR_DATA, "%s: %s", path, strerror(errno));
   sq_h5 *f;
-  sq_status st = allocate(path, 0, &f);
+  sq_status st = allocate(path, &f);
   if (st != SQ_OK) return st;
   hid_t fapl = sq_hdf5_fapl(MPI_COMM_NULL);
   if (H5Fis_hdf5(path) <= 0)

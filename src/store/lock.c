@@ -150,6 +150,13 @@ static int try_flock(int fd, int how)
   return EWOULDBLOCK;
 }
 
+/* The name leads to this open file; *here: its state.  0 also if one of them cannot be asked. */
+static int is_named(int fd, const char *path, struct stat *here)
+{
+  struct stat named;
+  return fstat(fd, here) == 0 && stat(path, &named) == 0 && here->st_ino == named.st_ino;
+}
+
 /* It has let go of its memory, and of its files in a moment: a start right behind a killed one is not refused. */
 static int is_ending(long pid)
 {
@@ -162,7 +169,7 @@ static int is_ending(long pid)
  * caller has the file system's lock on it now. */
 static verdict judge(int fd, const char *path, int how, holder *h, int *flocked)
 {
-  struct stat here, named;
+  struct stat here;
   char host[256];
   int error = try_flock(fd, how);
   host_name(host);
@@ -172,7 +179,7 @@ static verdict judge(int fd, const char *path, int how, holder *h, int *flocked)
        ++i)
     error = try_flock(fd, how);
   *flocked = error == 0;
-  if (fstat(fd, &here) != 0 || stat(path, &named) != 0 || here.st_ino != named.st_ino) return GONE;
+  if (!is_named(fd, path, &here)) return GONE;
   if (error != 0 && has_flock(error)) return HELD;
   if (h->pid == 0) return time(NULL) - here.st_mtime > YOUNG_S ? STALE : HELD;
   if (strcmp(host, h->host) != 0) return UNSURE;
@@ -241,12 +248,11 @@ static sq_status cannot_write(const sq_lock *l, int error)
  * over, or that it has gone: l->fd is -1 then, look again. */
 static sq_status make(sq_lock *l)
 {
-  struct stat here, named;
+  struct stat here;
   int error = try_flock(l->fd, LOCK_EX); /* without flock the name alone does */
   for (int i = 0; error == EWOULDBLOCK && i < ENDING_TRIES && read_holder(l->fd).pid == 0; ++i)
     error = try_flock(l->fd, LOCK_EX);
-  if (error == EWOULDBLOCK || fstat(l->fd, &here) != 0 || stat(l->path, &named) != 0 ||
-      here.st_ino != named.st_ino || read_holder(l->fd).pid != 0) {
+  if (error == EWOULDBLOCK || !is_named(l->fd, l->path, &here) || read_holder(l->fd).pid != 0) {
     close(l->fd);
     l->fd = -1;
     return SQ_OK;
@@ -460,10 +466,9 @@ sq_status sq_lock_take(const char *path, sq_lock **out)
 /* Not another run's, which has found this one silent for long. */
 static int is_still_ours(const sq_lock *l)
 {
-  struct stat here, named;
+  struct stat here;
   const holder now = read_holder(l->fd);
-  return !l->lost && fstat(l->fd, &here) == 0 && stat(l->path, &named) == 0 && here.st_ino == named.st_ino &&
-         same_holder(&now, &l->me);
+  return !l->lost && is_named(l->fd, l->path, &here) && same_holder(&now, &l->me);
 }
 
 void sq_lock_release(sq_lock **pl)

@@ -51,6 +51,15 @@ same_numbers() {
     "$1" "$2" >diff.txt 2>&1 || fail "$1 and $2 differ: $(head -5 diff.txt)"
 }
 
+# FILE.lock of a process of this host that has ended.
+dead_lock() {
+  local gone
+  (exit 0) &
+  gone=$!
+  wait $gone
+  printf 'host %s\npid %d\nstarted 2026-01-01T00:00:00Z\njob -\nbeat 0000000001\n' "$(uname -n)" "$gone" >"$1.lock"
+}
+
 status_count() { # FILE NAME: cells with this status
   h5dump -d /cells/status -y -w 1 "$1" | sed -n '/DATA {/,/}/p' | tr ',' '\n' | grep -ciE "^ *$2 *\$"
 }

@@ -5,10 +5,6 @@
 s=$program
 write_grid tiny 60
 "$s" run tiny.json --out whole.h5 --quiet || fail "the uninterrupted run"
-(exit 0) &
-gone=$!
-wait $gone
-dead_lock() { printf 'host %s\npid %d\nstarted 2026-01-01T00:00:00Z\njob -\nbeat 0000000001\n' "$(uname -n)" "$gone" >"$1.lock"; }
 long="--set train.total_steps=100000 --set run.checkpoint_minutes=0.001"
 begin() { # FILE: a run that has a checkpoint; its pid in $pid
   # shellcheck disable=SC2086

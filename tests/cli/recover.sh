@@ -88,9 +88,8 @@ expect 0 -- "$s" run tiny.json --out whole.h5 --resume
 [ -e whole.h5.tmp.$gone ] || [ -e whole.h5.tmp.$$ ] && fail "--resume leaves a dead start's temporary name"
 
 # A start right behind a killed one, whose files the system has not closed yet: it waits for that.
-dead_lock() { printf 'host %s\npid %d\nstarted 2026-01-01T00:00:00Z\njob -\nbeat 0000000001\n' "$(uname -n)" "$gone" >"$1"; }
 if command -v flock >/dev/null; then
-  dead_lock whole.h5.lock
+  dead_lock whole.h5
   flock whole.h5.lock sleep 0.6 &
   sleep 0.2
   expect 0 -- "$s" run tiny.json --out whole.h5 --resume
@@ -106,7 +105,7 @@ mkdir disk
 touch full
 export SQ_PRELOAD_FULL=$PWD/full SQ_PRELOAD_DIR=$PWD/disk
 expect 4 'No space left' -- env LD_PRELOAD="$preload" "$s" run tiny.json --out disk/x.h5 --quiet
-dead_lock disk/x.h5.lock # some file systems do not even write again what is there
+dead_lock disk/x.h5 # some file systems do not even write again what is there
 expect 4 'x.h5.lock: cannot be written: No space left' -- env LD_PRELOAD="$preload" "$s" run tiny.json --out disk/x.h5 --quiet
 rm full
 expect 0 -- "$s" run tiny.json --out disk/x.h5 --quiet
