@@ -2,9 +2,10 @@
  *
  *   SQ_PRELOAD_FULL=FLAG, SQ_PRELOAD_DIR=DIR   while the file FLAG exists, regular files below DIR take no more bytes (ENOSPC)
  *   SQ_PRELOAD_CLOCK=SECONDS                   the clock that can be set jumps ahead by so much in every second second
- *   SQ_PRELOAD_FLOCK=off | SECONDS             there is no flock(2), as on some file systems, or the first one takes so long
+ *   SQ_PRELOAD_FLOCK=off | FLAG                there is no flock(2), as on some file systems, or the first one returns when the file FLAG exists
  *   SQ_PRELOAD_STATFS=MAGIC                    statfs says that every folder is on a file system of this kind
  *   SQ_PRELOAD_STRIPES=COUNT                   and Lustre gives new files so many stripes
+ *   SQ_PRELOAD_SLOW=MICROSECONDS               every matrix product takes at least so much longer
  *
  * The monotonic clock is left alone, as the kernel leaves it. */
 #include <dlfcn.h>
@@ -24,6 +25,13 @@
 #include <time.h>
 #include <unistd.h>
 
+/* As every CBLAS has them in memory; their headers differ in the names of the types. */
+#define PRODUCT(real)                                                                                        \
+  int order, int ta, int tb, int m, int n, int k, real alpha, const real *A, int lda, const real *B,         \
+      int ldb, real beta, real *C, int ldc
+void cblas_sgemm(PRODUCT(float));
+void cblas_dgemm(PRODUCT(double));
+
 /* Looked up once: dlsym takes a lock, and a program may ask for the time in a signal handler. */
 #define REPLACED(X)                                                                                          \
   X(write)                                                                                                   \
@@ -42,7 +50,9 @@
   X(flock)                                                                                                   \
   X(statfs)                                                                                                  \
   X(statfs64)                                                                                                \
-  X(getxattr)
+  X(getxattr)                                                                                                \
+  X(cblas_sgemm)                                                                                             \
+  X(cblas_dgemm)
 #define DECLARE(name) static __typeof__(&name) next_##name;
 #define FIND(name)    next_##name = (__typeof__(&name))dlsym(RTLD_NEXT, #name);
 REPLACED(DECLARE)
@@ -150,7 +160,7 @@ int flock(int fd, int how)
   }
   if (is != NULL && !waited) {
     waited = 1;
-    sleep((unsigned)atoi(is));
+    while (access(is, F_OK) != 0) usleep(10000);
   }
   return NEXT(flock)(fd, how);
 }
@@ -185,3 +195,19 @@ ssize_t getxattr(const char *path, const char *name, void *value, size_t size)
   memcpy((char *)value + 28, &count, 2);
   return 32;
 }
+
+/* ---- a slow machine: what takes so long here takes no less on a fast one ------------------------------- */
+
+static void slow(void)
+{
+  const char *by = getenv("SQ_PRELOAD_SLOW");
+  if (by != NULL) usleep((useconds_t)atol(by));
+}
+#define SLOW(name, real)                                                                                     \
+  void name(PRODUCT(real))                                                                                   \
+  {                                                                                                          \
+    slow();                                                                                                  \
+    NEXT(name)(order, ta, tb, m, n, k, alpha, A, lda, B, ldb, beta, C, ldc);                                 \
+  }
+SLOW(cblas_sgemm, float)
+SLOW(cblas_dgemm, double)

@@ -8,10 +8,10 @@ write_grid tiny 60
 long="--set train.total_steps=100000 --set run.checkpoint_minutes=0.001"
 begin() { # FILE: a run that has a checkpoint; its pid in $pid
   # shellcheck disable=SC2086
-  "$s" run tiny.json --out "$1" --quiet $long 2>begun.txt &
+  "$s" run tiny.json --out "$1" --quiet $long 2>"$1.txt" &
   pid=$!
   for _ in $(seq 600); do [ -e "$1.ckpt/cell-0" ] && return; sleep 0.05; done
-  fail "$1: no checkpoint: $(cat begun.txt)"
+  fail "$1: no checkpoint: $(cat "$1.txt")"
 }
 gone_after() { # SECONDS: whether $pid ends
   for _ in $(seq $((10 * $1))); do kill -0 $pid 2>/dev/null || return 0; sleep 0.1; done
@@ -19,18 +19,22 @@ gone_after() { # SECONDS: whether $pid ends
   return 1
 }
 
-# One that is stopped for long where it has just made the lock's name: another run has it by then.  Beside the rest of this test.
+# One that is stopped where it has just made the lock's name: another run has it by then.  Beside the rest of this test, since a
+# lock has to be older than 10 s to be taken over.
 stopped_early() {
-  LD_PRELOAD=$preload SQ_PRELOAD_FLOCK=14 "$s" run tiny.json --out late.h5 --quiet 2>late.txt &
+  LD_PRELOAD=$preload SQ_PRELOAD_FLOCK=$PWD/go-on "$s" run tiny.json --out late.h5 --quiet 2>late.txt &
   late=$!
   for _ in $(seq 600); do [ -e late.h5.lock ] && break; sleep 0.1; done
   sleep 11.5
-  "$s" run tiny.json --out late.h5 --quiet --set train.total_steps=100000 --time-limit 8 2>taken.txt
-  [ $? = 75 ] || echo "the one that takes the lock over: $(cat taken.txt)"
-  for _ in $(seq 300); do kill -0 $late 2>/dev/null || break; sleep 0.1; done
+  begin late.h5
+  touch go-on
+  for _ in $(seq 600); do kill -0 $late 2>/dev/null || break; sleep 0.1; done
   kill -KILL $late 2>/dev/null && echo "it hangs"
   wait $late
   [ $? = 2 ] && grep -q 'late.h5 is being written by' late.txt || echo "the one that was stopped: $(cat late.txt)"
+  kill -TERM $pid
+  wait $pid
+  [ $? = 75 ] || echo "the one that takes the lock over: $(cat late.h5.txt)"
 }
 stopped_early >late.result 2>&1 &
 late_test=$!
@@ -88,8 +92,8 @@ mkfifo fifo.h5
 kill -TERM $pid
 gone_after 60 || fail "a pipe in the results file's place: it hangs"
 wait $pid
-[ $? = 4 ] || fail "a pipe in the results file's place: $(cat begun.txt)"
-grep -q 'fifo.h5 was removed or replaced during the run' begun.txt || fail "a pipe in the results file's place: $(cat begun.txt)"
+[ $? = 4 ] || fail "a pipe in the results file's place: $(cat fifo.h5.txt)"
+grep -q 'fifo.h5 was removed or replaced during the run' fifo.h5.txt || fail "a pipe in the results file's place: $(cat fifo.h5.txt)"
 
 # ---- long names: what the MPI takes, and a word on what it does not
 folder=$(printf 'a%.0s' $(seq 100))/$(printf 'b%.0s' $(seq 134))

@@ -24,7 +24,7 @@ wait $beats 2>/dev/null
 SLURM_JOB_END_TIME=$(($(date +%s) - 1000)) "$s" run tiny.json --out past.h5 --quiet 2>err.txt || fail "an end time in the past: $? $(cat err.txt)"
 grep -q '^warning: SLURM_JOB_END_TIME=.* ago: is this host' err.txt || fail "an end time in the past: $(cat err.txt)"
 same_numbers whole.h5 past.h5
-SLURM_JOB_END_TIME=$(($(date +%s) + 4)) "$s" run tiny.json --out end.h5 --quiet --set train.total_steps=1000000 2>err.txt
+SLURM_JOB_END_TIME=$(($(date +%s) + 10)) "$s" run tiny.json --out end.h5 --quiet --set train.total_steps=1000000 2>err.txt
 [ $? = 75 ] || fail "SLURM_JOB_END_TIME: expected 75: $(cat err.txt)"
 grep -q '^seqspectra: stopped (time limit): 0 of 6 cells done, 6 left' err.txt || fail "SLURM_JOB_END_TIME: $(cat err.txt)"
 LD_PRELOAD=$preload SQ_PRELOAD_CLOCK=86400 "$s" run tiny.json --out clock.h5 --quiet --time-limit 600 2>err.txt || fail "a clock that jumps: $? $(cat err.txt)"
@@ -44,7 +44,7 @@ if [ $# = 2 ]; then
   sleep 4
   kill -0 "$1" 2>/dev/null || fail "a rank did not wait for the other"
   kill -TERM "$1"
-  for _ in $(seq 20); do kill -0 "$1" 2>/dev/null || break; sleep 0.1; done
+  for _ in $(seq 50); do kill -0 "$1" 2>/dev/null || break; sleep 0.1; done
   kill -0 "$1" 2>/dev/null && fail "a second signal does not stop at once"
   kill -CONT "$2" 2>/dev/null
   kill -KILL "$2" 2>/dev/null
