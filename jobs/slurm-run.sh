@@ -93,8 +93,8 @@ trap '' USR1 TERM INT
 # Starts in a row that ended without a new checkpoint or result: a time limit that is too short would go on for ever.  The
 # program writes a checkpoint at a stop only if a step, an evaluation or a stage of spectra was finished since the last one.
 summary=$(report)
-# mpirun that gets TERM or INT itself has a status of its own for ranks that have stopped in order.
-case "$asked $rc $summary" in "1 1 "*" 0 failed"*) rc=75 ;; esac
+# mpirun that gets TERM or INT itself has a status of its own for ranks that have stopped in order, or not begun.
+case "$asked $rc $summary" in "1 1 " | "1 1 "*" 0 failed"*) rc=75 ;; esac
 if [ "$rc" = 75 ] && [ "$(ended "$summary")" = "$before" ] && [ -z "$(find "$out.ckpt" -newer "$mark" -type f 2>/dev/null)" ]; then
   fruitless=$((fruitless + 1))
   mkdir -p "$out.ckpt" && echo "$fruitless" >"$count"

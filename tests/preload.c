@@ -3,6 +3,7 @@
  *   SQ_PRELOAD_FULL=FLAG, SQ_PRELOAD_DIR=DIR   while the file FLAG exists, regular files below DIR take no more bytes (ENOSPC)
  *   SQ_PRELOAD_CLOCK=SECONDS                   the clock that can be set jumps ahead by so much in every second second
  *   SQ_PRELOAD_FLOCK=off | FLAG                there is no flock(2), as on some file systems, or the first one returns when the file FLAG exists
+ *   SQ_PRELOAD_SILENT=FLAG                     while the file FLAG exists, the state of files *.h5 cannot be asked by name (EIO)
  *   SQ_PRELOAD_STATFS=MAGIC                    statfs says that every folder is on a file system of this kind
  *   SQ_PRELOAD_STRIPES=COUNT                   and Lustre gives new files so many stripes
  *   SQ_PRELOAD_SLOW=MICROSECONDS               every matrix product takes at least so much longer
@@ -47,6 +48,7 @@ void cblas_dgemm(PRODUCT(double));
   X(time)                                                                                                    \
   X(clock_gettime)                                                                                           \
   X(gettimeofday)                                                                                            \
+  X(stat)                                                                                                    \
   X(flock)                                                                                                   \
   X(statfs)                                                                                                  \
   X(statfs64)                                                                                                \
@@ -163,6 +165,18 @@ int flock(int fd, int how)
     while (access(is, F_OK) != 0) usleep(10000);
   }
   return NEXT(flock)(fd, how);
+}
+
+/* ---- a server that does not answer ---------------------------------------------------------------------- */
+
+int stat(const char *restrict path, struct stat *restrict is)
+{
+  const char *flag = getenv("SQ_PRELOAD_SILENT");
+  const size_t n = strlen(path);
+  if (flag == NULL || n < 3 || strcmp(path + n - 3, ".h5") != 0 || access(flag, F_OK) != 0)
+    return NEXT(stat)(path, is);
+  errno = EIO;
+  return -1;
 }
 
 /* ---- another file system ------------------------------------------------------------------------------ */

@@ -168,7 +168,7 @@ static const sq_command command[] = {
     {"status", "what is done, running and left in a results file", "RESULTS.h5",
      "Prints counts of cells by state, starts, checkpoints and what failed; can be used while a run writes "
      "the\n"
-     "file.  Exit status 3 if it cannot be read.\n",
+     "file.  Exit status 1 if the checksum of a finished cell is wrong, 3 if the file cannot be read.\n",
      sq_app_status, SQ_SERIAL},
     {"doctor", "what is wrong on this machine, and the remedy", "[--dir DIR]",
      "Checks MPI and launcher, BLAS kernel, MPI-IO, parallel HDF5, file system, locks, space, memory and\n"

@@ -204,9 +204,11 @@ static void warn_of_memory(const sq_plan *p, int node_given)
   const sq_forecast *f = &p->forecast[0];
   const int at_once = f->nrank - f->idle, fit = sq_cells_ranks_that_fit(p->cells, at_once, f->team);
   if (node_given || fit >= at_once) return;
-  const int one_by_one = sq_cells_ranks_that_fit(p->cells, at_once, 1);
-  sq_warn("the memory of a machine like this one is enough for %d rank%s at once, not for %d", one_by_one,
-          one_by_one == 1 ? "" : "s", at_once);
+  if (fit == 0 && f->team > 1)
+    sq_warn("the memory of a machine like this one is not enough for a team of %d ranks", f->team);
+  else
+    sq_warn("the memory of a machine like this one is enough for %d rank%s at once, not for %d", fit,
+            fit == 1 ? "" : "s", at_once);
 }
 
 /* What a job of this plan would waste, or where it would end too early. */

@@ -258,11 +258,15 @@ static sq_status checkpoints_check(const run *r)
                  r->checkpoints);
 }
 
-static int all_finished(const sq_results *f)
+/* Of a cell that is damaged all is. */
+static int nothing_is_left(const sq_results *f)
 {
+  int bad = 0;
   for (int i = 0; i < sq_results_ncell(f); ++i)
     if (!is_finished(sq_results_cell_at(f, i)->status)) return 0;
-  return 1;
+  const int known = sq_results_damaged(f, NULL, &bad) == SQ_OK;
+  if (!known) sq_error_clear();
+  return known && bad == 0;
 }
 
 /* Rank 0: bits may differ between kinds of CPU and BLAS kernels, and a grid's cells are to be comparable. */
@@ -275,8 +279,8 @@ static sq_status same_machine(const run *r)
   const int n = sq_results_nsegment(f);
   const sq_segment *was = n > 0 ? sq_results_segment_at(f, n - 1) : NULL;
   const char *cpu = sq_cpu_model();
-  if (was != NULL && !all_finished(f) &&
-      (strcmp(was->cpu, cpu) != 0 || strcmp(was->blas_kernel, blas.kernel) != 0))
+  if (was != NULL && (strcmp(was->cpu, cpu) != 0 || strcmp(was->blas_kernel, blas.kernel) != 0) &&
+      !nothing_is_left(f))
     st = sq_fail(SQ_ERR_USAGE,
                  "%s was computed on %s with %s kernels, here are %s and %s: its bits would differ; "
                  "--allow-different-cpu goes on all the same",
@@ -469,6 +473,11 @@ static sq_status summarise(const run *r, sq_status st)
                    "same command "
                    "and --resume",
                    why_stopped(r), r->cells->ncell - left, r->cells->ncell, left, kept);
+  if (left > 0)
+    return sq_fail(
+        SQ_ERR_IO,
+        "%d of %d cells are not done, though nothing has stopped them: has another run written %s?", left,
+        r->cells->ncell, r->path);
   if (!r->o.quiet) {
     st = sq_report_print(r->path, "accuracy", "md", stdout);
     if (st != SQ_OK) return st;

@@ -235,13 +235,13 @@ sq_status sq_hdf5_check_storage(hid_t d, const char *file_name, const char *path
     const double bytes = declared_bytes(space, type);
     const double stored = (double)H5Dget_storage_size(d);
     struct stat on_disk; /* not H5Fget_filesize: that is collective */
-    const int there = stat(file_name, &on_disk) == 0;
-    const double file_size = there ? (double)on_disk.st_size : 0;
+    const int error = stat(file_name, &on_disk) == 0 ? 0 : errno;
+    const double file_size = error == 0 ? (double)on_disk.st_size : 0;
     /* Deflate, the best of the filters, cannot do better than 1032 : 1. */
     const double most = H5Pget_layout(plist) == H5D_CHUNKED ? 1100.0 * stored + 4096 : stored;
-    if (!there)
-      st = sq_fail(SQ_ERR_IO, "%s was removed or replaced while it was in use (%s)", file_name,
-                   strerror(errno));
+    if (error != 0)
+      st = sq_fail(SQ_ERR_IO, "%s%s: %s", file_name,
+                   error == ENOENT ? " was removed or replaced while it was in use" : "", strerror(error));
     else if (stored > file_size || bytes > most)
       st = sq_fail(SQ_ERR_DATA, "%s: %s declares %.0f bytes, but the file holds only %.0f of them", file_name,
                    path, bytes, stored > file_size ? file_size : stored);

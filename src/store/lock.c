@@ -234,9 +234,27 @@ static sq_status refuse(const char *file, const holder *h)
 static int still_mine(const sq_lock *l, int fd)
 {
   const struct timespec moment = {1, 0};
+  char text[TEXT];
+  struct stat is;
+  fdatasync(fd); /* to where other hosts see it */
   nanosleep(&moment, NULL);
-  const holder now = read_holder(fd);
+  if (!look(l->path, text, &is)) return 0;
+  const holder now = parse_holder(text);
   return same_holder(&now, &l->me);
+}
+
+/* Only signs of life tell whether the holder lives.  Others may look meanwhile: who holds the file system's lock is taken
+ * for the run that writes. */
+static verdict outwait(const char *file, const sq_lock *l, int fd, const holder *h)
+{
+  struct stat here;
+  flock(fd, LOCK_UN);
+  const verdict v = observe(file, l->path, h);
+  if (v != STALE) return v;
+  if (try_flock(fd, LOCK_EX) == EWOULDBLOCK) return HELD;
+  const holder now = read_holder(fd);
+  if (!is_named(fd, l->path, &here)) return GONE;
+  return same_holder(&now, h) ? STALE : HELD;
 }
 
 static sq_status cannot_write(const sq_lock *l, int error)
@@ -306,7 +324,7 @@ static sq_status take(const char *file, sq_lock *l)
   }
   verdict v = judge(old, l->path, LOCK_EX, &h, &flocked);
   const int sure = v != UNSURE && flocked; /* two may find the same process dead */
-  if (v == UNSURE) v = observe(file, l->path, &h);
+  if (v == UNSURE) v = outwait(file, l, old, &h);
   if (v == STALE && !write_holder(old, &l->me, 0)) {
     const int error = errno; /* a full disk, where even what is there cannot be written again */
     close(old);
@@ -316,7 +334,7 @@ static sq_status take(const char *file, sq_lock *l)
     l->fd = old;
     return SQ_OK;
   }
-  if (v == STALE) h = read_holder(old);
+  h = read_holder(old); /* another start may have it by now */
   close(old);
   return v == GONE ? SQ_OK : refuse(file, &h);
 }

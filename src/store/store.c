@@ -304,7 +304,9 @@ int sq_store_has_rows(sq_store *s, int cell)
 int sq_store_is_gone(const sq_store *s)
 {
   struct stat is;
-  return stat(s->file.path, &is) != 0 || is.st_dev != s->opened.st_dev || is.st_ino != s->opened.st_ino;
+  if (stat(s->file.path, &is) != 0)
+    return errno == ENOENT || errno == ENOTDIR; /* a server that does not answer has not lost it */
+  return is.st_dev != s->opened.st_dev || is.st_ino != s->opened.st_ino;
 }
 
 sq_status sq_store_sync(const sq_store *s)
@@ -544,10 +546,11 @@ sq_status sq_store_check_name(const char *path)
   enum { WHOLE = 240, LAST = 225 };
   const char *slash = strrchr(path, '/');
   if (strlen(path) > WHOLE || strlen(slash != NULL ? slash + 1 : path) > LAST)
-    return sq_fail(SQ_ERR_USAGE,
-                   "%s: too long for Open MPI, which takes paths of %d characters and names of %d: a "
-                   "relative path from a folder nearer to it is shorter",
-                   path, WHOLE, LAST);
+    return sq_fail(
+        SQ_ERR_USAGE,
+        "%s: too long for Open MPI, which takes paths of %d characters and names of %d: a "
+        "relative path from a folder nearer to it, or one through a link to its folder, is shorter",
+        path, WHOLE, LAST);
 #else
   (void)path;
 #endif
@@ -639,6 +642,16 @@ done:
   return st == SQ_ERR_DATA ? SQ_ERR_IO : st;
 }
 
+/* Each name would have a lock and checkpoints of its own.  Those that killed starts have left are gone when the lock is held. */
+static sq_status check_only_name(const char *path)
+{
+  struct stat is;
+  if (stat(path, &is) != 0 || is.st_nlink < 2) return SQ_OK;
+  return sq_fail(SQ_ERR_USAGE,
+                 "%s has %llu names (hard links), by which several runs could write it: use a copy", path,
+                 (unsigned long long)is.st_nlink);
+}
+
 sq_status sq_store_resume(MPI_Comm comm, const char *path, const sq_store_plan *p, sq_store **s)
 {
   int rank, segment = 0;
@@ -648,6 +661,7 @@ sq_status sq_store_resume(MPI_Comm comm, const char *path, const sq_store_plan *
   sq_lock *lock = NULL;
   sq_status st = rank == 0 ? sq_store_check_name(path) : SQ_OK;
   if (rank == 0 && st == SQ_OK) st = sq_lock_take(path, &lock);
+  if (rank == 0 && st == SQ_OK) st = check_only_name(path);
   if (rank == 0 && st == SQ_OK) st = mend(path, p, &segment);
   st = agree(comm, st);
   if (st == SQ_OK) {

@@ -31,7 +31,7 @@ ls /dev/shm/seqspectra-plan.* 2>/dev/null && fail "plan has left a file"
 # ---- checkpoints
 write_grid long 200000
 plan long.json --rate 1
-"$s" run long.json --out long.h5 --quiet --set run.checkpoint_minutes=0.005 2>/dev/null &
+"$s" run long.json --out long.h5 --set run.checkpoint_minutes=0.005 >out.txt 2>err.txt &
 pid=$!
 for _ in $(seq 600); do [ -e long.h5.ckpt/cell-0.old ] && break; sleep 0.1; done
 kill -TERM $pid
@@ -41,8 +41,7 @@ for f in cell-0 cell-0.old; do
   [ "$(stat -c %s long.h5.ckpt/$f)" = "$(number plan.json rows.0.checkpoint_bytes)" ] ||
     fail "$f: $(stat -c %s long.h5.ckpt/$f) bytes, planned $(number plan.json rows.0.checkpoint_bytes)"
 done
-# A run says what they took.
-expect 75 -- "$s" run long.json --out long.h5 --resume --time-limit 2
+# The run has said what they took.
 grep -qE '^checkpoints: [0-9]+ written, of [0-9.]+ .?B and in [0-9.e-]+ s on average, [0-9.e+-]+ % of the time$' out.txt || fail "checkpoints: $(cat out.txt)"
 
 # ---- memory: growth over a very small cell, beside what is planned for it.  Shards coupled by BatchNorm: fewer than a batch of 16 has, uneven ones,

@@ -11,6 +11,9 @@ cp whole.h5 dead.h5
 stranger 4711 5 dead.h5
 "$s" run tiny.json --out dead.h5 --resume >dead.txt 2>&1 &
 waiting=$!
+# A start that comes while the first waits does not take that for the dead run.
+{ sleep 3; "$s" run tiny.json --out dead.h5 --resume >second.txt 2>&1; } &
+second=$!
 cp whole.h5 alive.h5
 stranger 4711 0 alive.h5
 (for k in $(seq 40); do sleep 0.5; stranger 4711 "$k" alive.h5; done) &
@@ -147,6 +150,18 @@ for n in 1 2; do
   same_numbers while.h5 disk/while.h5
 done
 
+# A server that does not answer for a while has not lost the file.
+SQ_PRELOAD_SILENT=$PWD/silent preloaded_ranks 1 "$s" run tiny.json --out silent.h5 --quiet --set train.total_steps=1000000 2>err.txt &
+pid=$!
+for _ in $(seq 600); do "$s" status silent.h5 2>&1 | grep -q '^  running .*: step [1-9]' && break; sleep 0.1; done
+touch silent
+sleep 6 # it looks every 5 s
+rm silent
+kill -TERM $(rank_pids silent.h5)
+wait $pid
+got=$?
+[ $got = 75 ] || fail "a server that does not answer: status $got: $(cat err.txt)"
+
 # No room for the last checkpoint at a stop: the one before counts.
 export SQ_PRELOAD_DIR=$PWD/disk/last.h5.ckpt
 env LD_PRELOAD="$preload" "$s" run linear.json --out disk/last.h5 --quiet $long 2>err.txt &
@@ -208,5 +223,11 @@ fi
 wait $waiting || fail "the lock of a dead run on another host: $? $(cat dead.txt)"
 grep -q 'waiting up to 30 s for a sign of life of process 4711 on host elsewhere (job 77_3' dead.txt || fail "a dead lock: $(cat dead.txt)"
 grep -q 'there was none: taking it over' dead.txt || fail "a dead lock: $(cat dead.txt)"
+wait $second
+case $? in
+  0) ;; # the first had ended
+  2) grep -q 'dead.h5 is being written by process [0-9]* on host [^e]' second.txt || fail "a second start: $(cat second.txt)" ;;
+  *) fail "a second start beside one that waits: $(cat second.txt)" ;;
+esac
 [ -e dead.h5.lock ] && fail "the lock that was taken over is still there"
 finish

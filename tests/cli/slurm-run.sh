@@ -72,7 +72,7 @@ cat >own-status <<'END'
 "$@" & pid=$!
 trap 'kill -USR1 $pid' USR1
 until [ -e "$OUT.ckpt/cell-0" ] || ! kill -0 $pid; do /bin/sleep 0.01; done
-kill -INT $PPID
+kill -TERM $PPID # a shell that was started in the background ignores INT for ever
 wait $pid
 wait $pid
 exit 1

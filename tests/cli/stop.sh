@@ -115,8 +115,9 @@ grep -q '^seqspectra: .*other.h5 was removed or replaced' other.txt || fail "a r
 # A signal before any cell runs (here while the data are checked) stops too.
 "$s" run tiny.json --out early.h5 --quiet --set dataset.num_train=3000000 2>early.txt &
 pid=$!
-# From the moment on in which it catches the signal: bit 14 of the mask.
-for _ in $(seq 600); do [ $((0x$(sed -n 's/^SigCgt:[^0-9a-f]*//p' /proc/$pid/status) >> 14 & 1)) = 1 ] && break; sleep 0.1; done
+# From the moment on in which it catches the signal (bit 14 of the mask), and not the shell that it is at first.
+catches_term() { [ "$(readlink /proc/$1/exe)" = "$(readlink -f "$s")" ] && [ $((0x$(sed -n 's/^SigCgt:[^0-9a-f]*//p' /proc/$1/status) >> 14 & 1)) = 1 ]; }
+for _ in $(seq 600); do catches_term $pid && break; sleep 0.1; done
 kill -TERM $pid
 wait $pid
 got=$?
