@@ -277,8 +277,8 @@ static void published_keys_without_meaning_are_accepted(void **state)
                       "note: b.json: model.use_flash: computed exactly, not with fp16 flash attention\n");
 }
 
-/* Measured: 0.35 s and 74 MB with sanitizers on one slow core; 10 s leaves room for a busy machine. */
-static void a_large_grid_loads_quickly(void **state)
+/* Measured: 9 MB, with sanitizers 74 (and 0.05 and 0.35 s).  Cells share what they do not vary: 2 kB for each would be 200 MB. */
+static void a_large_grid_takes_little_memory(void **state)
 {
   (void)state;
   write_json("cell.json", CELL);
@@ -288,13 +288,14 @@ static void a_large_grid_loads_quickly(void **state)
   for (int i = 1; i < 10000; ++i) fprintf(f, ",%d", i);
   fprintf(f, "],\"train.lr\":[1,2,3,4,5,6,7,8,9,10]}}");
   fclose(f);
-  const double start = sq_wall_s();
+  const double start = sq_wall_s(), before = (double)sq_peak_bytes();
   sq_experiment *e = load("large.json");
   const double wall_s = sq_wall_s() - start;
   assert_int_equal(sq_experiment_ncell(e), 100000);
   assert_string_equal(sq_config_label(AT(e, 99999)), "cell seed=9999 lr=10");
-  print_message("%.2f s, peak %.0f MB\n", wall_s, (double)sq_peak_bytes() / 1e6);
-  assert_true(wall_s < 10);
+  const double more = (double)sq_peak_bytes() - before;
+  print_message("%.2f s, %.0f MB\n", wall_s, more / 1e6);
+  assert_true(more < 150e6);
   sq_experiment_destroy(&e);
 }
 
@@ -312,7 +313,7 @@ int main(void)
       cmocka_unit_test(set_wins_over_the_sweep_which_wins_over_the_grid_which_wins_over_the_base),
       cmocka_unit_test(a_key_of_another_model_is_noted_once_for_a_file),
       cmocka_unit_test(published_keys_without_meaning_are_accepted),
-      cmocka_unit_test(a_large_grid_loads_quickly),
+      cmocka_unit_test(a_large_grid_takes_little_memory),
   };
   return cmocka_run_group_tests(tests, enter_folder, leave_folder);
 }
