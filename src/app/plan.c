@@ -204,8 +204,9 @@ static void warn_of_memory(const sq_plan *p, int node_given)
   const sq_forecast *f = &p->forecast[0];
   const int at_once = f->nrank - f->idle, fit = sq_cells_ranks_that_fit(p->cells, at_once, f->team);
   if (node_given || fit >= at_once) return;
-  if (fit == 0 && f->team > 1)
-    sq_warn("the memory of a machine like this one is not enough for a team of %d ranks", f->team);
+  if (fit == 0)
+    sq_warn("the memory of a machine like this one is not enough for %s%d rank%s",
+            f->team > 1 ? "a team of " : "", f->team, f->team == 1 ? "" : "s");
   else
     sq_warn("the memory of a machine like this one is enough for %d rank%s at once, not for %d", fit,
             fit == 1 ? "" : "s", at_once);

@@ -258,7 +258,7 @@ static sq_status checkpoints_check(const run *r)
                  r->checkpoints);
 }
 
-/* Of a cell that is damaged all is. */
+/* A damaged cell will be computed again. */
 static int nothing_is_left(const sq_results *f)
 {
   int bad = 0;
