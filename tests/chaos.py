@@ -448,7 +448,9 @@ def main():
     print(f"hits: {kinds}; refused while written: {chaos.refused}; checkpoints replaced by the one before: {chaos.fallbacks}")
     print(f"{rounds} rounds, {chaos.starts} starts, {sum(chaos.hits.values())} hits, {chaos.lost} cells lost, "
           f"{chaos.differences} differences, {failed} rounds failed, {time.monotonic() - begin:.0f} s")
-    return 1 if failed else 0
+    if not chaos.hits:
+        print("FAILED: nothing was hit")
+    return 1 if failed or not chaos.hits else 0
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
  *   SQ_PRELOAD_CLOCK=SECONDS                   the clock that can be set jumps ahead by so much in every second second
  *   SQ_PRELOAD_FLOCK=off | FLAG                there is no flock(2), as on some file systems, or the first one returns when the file FLAG exists
  *   SQ_PRELOAD_SILENT=FLAG                     while the file FLAG exists, the state of files *.h5 cannot be asked by name (EIO)
+ *   SQ_PRELOAD_READ=FLAG                       files *.raw are not read before the file FLAG exists
  *   SQ_PRELOAD_STATFS=MAGIC                    statfs says that every folder is on a file system of this kind
  *   SQ_PRELOAD_STRIPES=COUNT                   and Lustre gives new files so many stripes
  *   SQ_PRELOAD_SLOW=MICROSECONDS               every matrix product takes at least so much longer
@@ -48,6 +49,7 @@ void cblas_dgemm(PRODUCT(double));
   X(time)                                                                                                    \
   X(clock_gettime)                                                                                           \
   X(gettimeofday)                                                                                            \
+  X(fopen)                                                                                                   \
   X(stat)                                                                                                    \
   X(flock)                                                                                                   \
   X(statfs)                                                                                                  \
@@ -169,14 +171,26 @@ int flock(int fd, int how)
 
 /* ---- a server that does not answer ---------------------------------------------------------------------- */
 
+static int ends_with(const char *path, const char *end)
+{
+  const size_t n = strlen(path), k = strlen(end);
+  return n >= k && strcmp(path + n - k, end) == 0;
+}
+
 int stat(const char *restrict path, struct stat *restrict is)
 {
   const char *flag = getenv("SQ_PRELOAD_SILENT");
-  const size_t n = strlen(path);
-  if (flag == NULL || n < 3 || strcmp(path + n - 3, ".h5") != 0 || access(flag, F_OK) != 0)
-    return NEXT(stat)(path, is);
+  if (flag == NULL || !ends_with(path, ".h5") || access(flag, F_OK) != 0) return NEXT(stat)(path, is);
   errno = EIO;
   return -1;
+}
+
+FILE *fopen(const char *restrict path, const char *restrict mode)
+{
+  const char *flag = getenv("SQ_PRELOAD_READ");
+  FILE *f = NEXT(fopen)(path, mode);
+  while (f != NULL && flag != NULL && ends_with(path, ".raw") && access(flag, F_OK) != 0) usleep(10000);
+  return f;
 }
 
 /* ---- another file system ------------------------------------------------------------------------------ */

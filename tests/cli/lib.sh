@@ -4,7 +4,7 @@ program=$SQ_BIN/${SQ_PROGRAM:-seqspectra}
 mpiexec=${SQ_MPIEXEC:-mpiexec}
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_mpi_yield_when_idle=1
 export OMP_WAIT_POLICY=passive # the tests have more threads than cores
-dir=$(mktemp -d)
+dir=$(cd "$(mktemp -d)" && pwd -P) # as the kernel names it, for tests/preload.c
 trap 'rm -rf "$dir"' EXIT
 cd "$dir" || exit 1
 failures=0

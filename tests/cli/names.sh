@@ -35,6 +35,7 @@ stopped_early() {
   kill -TERM $pid
   wait $pid
   [ $? = 75 ] || echo "the one that takes the lock over: $(cat late.h5.txt)"
+  echo ended
 }
 stopped_early >late.result 2>&1 &
 late_test=$!
@@ -60,10 +61,10 @@ grep -q 'with a checkpoint' out.txt || fail "status of a link: $(cat out.txt)"
 ln -s nowhere dangling.h5
 expect 4 'dangling.h5 is a symbolic link to a file that is not there' -- "$s" run tiny.json --out dangling.h5
 expect 4 'dangling.h5 is a symbolic link to a file that is not there' -- "$s" run tiny.json --out dangling.h5 --resume
-ln whole.h5 twice.h5
-expect 2 'twice.h5 has 2 names \(hard links\)' -- "$s" run tiny.json --out twice.h5 --resume
-[ ! -e twice.h5.lock ] || fail "a refused start leaves its lock"
-rm twice.h5
+ln whole.h5 hard.h5
+expect 2 'hard.h5 has 2 names \(hard links\)' -- "$s" run tiny.json --out hard.h5 --resume
+[ ! -e hard.h5.lock ] || fail "a refused start leaves its lock"
+rm hard.h5
 ln -s nowhere ckpt.h5.ckpt
 expect 4 'ckpt.h5.ckpt is in the way' -- "$s" run tiny.json --out ckpt.h5
 
@@ -144,5 +145,5 @@ for n in 1 2 3 4; do
 done
 
 wait $late_test
-[ ! -s late.result ] || fail "stopped where it makes the lock: $(cat late.result)"
+[ "$(cat late.result)" = ended ] || fail "stopped where it makes the lock: $(cat late.result)"
 finish

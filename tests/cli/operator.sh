@@ -4,6 +4,7 @@
 config=$SQ_SOURCE/configs/operators/s4-transition.json
 python=python3 # one that can read the files, if there is one
 "$python" -c 'import h5py, numpy' 2>/dev/null || [ ! -x /usr/bin/python3 ] || python=/usr/bin/python3
+"$python" -c 'import h5py, numpy' 2>/dev/null || echo "not tested here: what needs h5py and numpy"
 small="--set model.state_dim=40 --set model.hidden_dim=3 --set model.num_layers=2"
 
 # ---- usage: nothing is computed, no file appears

@@ -26,7 +26,11 @@ for set in "analysis.snapshots=2" "run.save_weights=true" "analysis.store=bins";
     rm -f $config.h5
   done
 done
-ls /dev/shm/seqspectra-plan.* 2>/dev/null && fail "plan has left a file"
+# Those of tests beside this one go away.
+left_by_plan() { find /dev/shm -name 'seqspectra-plan.*' -newer s4.json 2>/dev/null; }
+first=$(left_by_plan)
+for _ in $(seq 100); do { [ -n "$first" ] && grep -qFf <(echo "$first") <(left_by_plan); } || break; sleep 0.1; done
+[ -n "$first" ] && grep -Ff <(echo "$first") <(left_by_plan) && fail "plan has left a file"
 
 # ---- checkpoints
 write_grid long 200000
@@ -63,7 +67,8 @@ import sys
 small, large, planned_small, planned_large = map(float, sys.argv[1:])
 grown, planned = large - small, planned_large - planned_small
 print("grew by %.1f MB, planned %.1f MB" % (grown / 1e6, planned / 1e6))
-sys.exit(not abs(planned - grown) <= 0.1 * planned + 2e6)
+# Less than was planned: how much of what is taken and not touched counts depends on the size of the pages.
+sys.exit(not -0.15 * planned - 2e6 <= grown - planned <= 0.1 * planned + 2e6)
 END
   done
 fi

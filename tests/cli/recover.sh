@@ -63,9 +63,9 @@ expect 0 -- "$s" status twice.h5
 newest=
 for _ in 1 2 3 4 5; do # a kill between two renames leaves one checkpoint
   rm -rf ckpt.h5*
-  "$s" run tiny.json --out ckpt.h5 --quiet --set train.total_steps=600 --set run.checkpoint_minutes=0.001 2>err.txt &
+  LD_PRELOAD=$preload SQ_PRELOAD_SLOW=100 "$s" run tiny.json --out ckpt.h5 --quiet --set train.total_steps=600 --set run.checkpoint_minutes=0.001 2>err.txt &
   pid=$!
-  for _ in $(seq 300); do [ -e ckpt.h5.ckpt/cell-0.old ] && break; sleep 0.05; done
+  for _ in $(seq 1200); do { [ -e ckpt.h5.ckpt/cell-0.old ] || ! kill -0 $pid 2>/dev/null; } && break; sleep 0.05; done
   kill -KILL $pid
   wait $pid 2>/dev/null
   [ -e ckpt.h5.ckpt/cell-0 ] && [ -e ckpt.h5.ckpt/cell-0.old ] && newest=ckpt.h5.ckpt/cell-0 && break
@@ -93,10 +93,12 @@ expect 0 -- "$s" run tiny.json --out whole.h5 --resume
 # A start right behind a killed one, whose files the system has not closed yet: it waits for that.
 if command -v flock >/dev/null; then
   dead_lock whole.h5
-  flock whole.h5.lock sleep 0.6 &
-  sleep 0.2
+  flock whole.h5.lock sh -c 'touch held; sleep 0.6' &
+  for _ in $(seq 600); do [ -e held ] && break; sleep 0.02; done
   expect 0 -- "$s" run tiny.json --out whole.h5 --resume
   wait $!
+else
+  echo "not tested here: a start right behind a killed one (no flock)"
 fi
 
 # Another grid is refused with what differs; a folder that takes no files is named.
@@ -112,22 +114,25 @@ dead_lock disk/x.h5 # some file systems do not even write again what is there
 expect 4 'x.h5.lock: cannot be written: No space left' -- env LD_PRELOAD="$preload" "$s" run tiny.json --out disk/x.h5 --quiet
 rm full
 expect 0 -- "$s" run tiny.json --out disk/x.h5 --quiet
+met=0
 for n in 1 2 3; do
   preloaded_ranks $n "$s" run tiny.json --out disk/$n.h5 --quiet 2>err.txt &
   pid=$!
-  for _ in $(seq 300); do [ -e disk/$n.h5.ckpt ] && break; sleep 0.02; done
+  for _ in $(seq 3000); do { [ -e disk/$n.h5.ckpt ] || ! kill -0 $pid 2>/dev/null; } && break; sleep 0.02; done
   touch full
   for _ in $(seq 600); do kill -0 $pid 2>/dev/null || break; sleep 0.1; done
   kill -0 $pid 2>/dev/null && { fail "a full disk on $n ranks: still running after 60 s"; kill -KILL $pid; }
   wait $pid
   got=$?
   [ $got = 4 ] || [ $got = 0 ] || fail "a full disk on $n ranks: status $got: $(cat err.txt)"
+  [ $got = 0 ] || met=$((met + 1))
   [ $got = 0 ] || [ "$(grep -Ec '^seqspectra: .*(No space left|cannot be written)' err.txt)" -ge 1 ] || fail "a full disk on $n ranks: $(cat err.txt)"
   rm full
   expect 0 -- "$s" status disk/$n.h5
   expect 0 -- "$s" run tiny.json --out disk/$n.h5 --quiet --resume
   same_numbers whole.h5 disk/$n.h5
 done
+[ $met -gt 0 ] || echo "not tested here: a disk that gets full (all runs were over before)"
 
 # A disk that is full only while checkpoints are written: a line for each, and the run ends as if nothing had been.
 long="--set train.total_steps=2000 --set train.eval_every=2000 --set run.checkpoint_minutes=0.001"
@@ -137,13 +142,13 @@ for n in 1 2; do
     rm -rf disk/while.h5*
     preloaded_ranks $n "$s" run linear.json --out disk/while.h5 --quiet --team $n $long 2>err.txt &
     pid=$!
-    for _ in $(seq 300); do { [ -e disk/while.h5.ckpt/cell-0 ] || ! kill -0 $pid 2>/dev/null; } && break; sleep 0.02; done
+    for _ in $(seq 3000); do { [ -e disk/while.h5.ckpt/cell-0 ] || ! kill -0 $pid 2>/dev/null; } && break; sleep 0.02; done
     touch full
     for _ in $(seq 300); do { grep -q 'cannot be written' err.txt || ! kill -0 $pid 2>/dev/null; } && break; sleep 0.02; done
     rm full
     wait $pid
     got=$?
-    [ $got = 4 ] || break
+    [ $got = 0 ] && grep -q 'cannot be written' err.txt && break # else it was over before the disk was full
   done
   [ $got = 0 ] || fail "$n ranks, no room for some checkpoints: status $got: $(cat err.txt)"
   grep -q '^seqspectra: rank 0: cell 0 .* cannot be written: ' err.txt || fail "$n ranks, no room for some checkpoints: $(cat err.txt)"
@@ -191,12 +196,15 @@ if [ -n "$(kernel Haswell)" ] && [ "$(kernel Haswell)" != "$(kernel Nehalem)" ];
   expect 0 -- ranks 2 sh -c "$mixed" sh "$s" run tiny.json --out mixed.h5 --quiet --allow-different-cpu
   # Nor would other kernels at the next start; where nothing is left to compute they are of no matter.
   expect 0 -- env OPENBLAS_CORETYPE=Nehalem "$s" run tiny.json --out mixed.h5 --resume
+  long="--set train.total_steps=1000000 --set run.checkpoint_minutes=0.001"
   OPENBLAS_CORETYPE=Haswell "$s" run linear.json --out begun.h5 --quiet $long 2>err.txt &
   pid=$!
   for _ in $(seq 600); do { [ -e begun.h5.ckpt/cell-0 ] || ! kill -0 $pid 2>/dev/null; } && break; sleep 0.02; done
   kill -KILL $pid
   wait $pid 2>/dev/null
   expect 2 'begun.h5 was computed on .* with Haswell kernels, here are .* and Nehalem' -- env OPENBLAS_CORETYPE=Nehalem "$s" run linear.json --out begun.h5 $long --resume
+else
+  echo "not tested here: other BLAS kernels (there is one)"
 fi
 
 # A limit on the size of files, which MPI meets before the results file does: one line, and no signal's end.
@@ -226,7 +234,7 @@ grep -q 'there was none: taking it over' dead.txt || fail "a dead lock: $(cat de
 wait $second
 case $? in
   0) ;; # the first had ended
-  2) grep -q 'dead.h5 is being written by process [0-9]* on host [^e]' second.txt || fail "a second start: $(cat second.txt)" ;;
+  2) grep -q 'dead.h5 is being written by process [0-9]* on host '"$(uname -n) " second.txt || fail "a second start: $(cat second.txt)" ;;
   *) fail "a second start beside one that waits: $(cat second.txt)" ;;
 esac
 [ -e dead.h5.lock ] && fail "the lock that was taken over is still there"

@@ -36,6 +36,7 @@ same_numbers tiny.h5 new.h5
 expect 0 -- "$s" run tiny.json --set run.save_weights=true --out weights.h5 --quiet
 expect 0 -- "$s" analyze tiny.json --cell 1 --weights weights.h5 --out again.h5
 python=$(for p in /usr/bin/python3 python3; do $p -c 'import h5py' 2>/dev/null && echo $p && break; done)
+[ -n "$python" ] || echo "not tested here: what needs h5py"
 if [ -n "$python" ]; then
   "$python" - <<'PY' || fail "analyze of saved weights does not give the run's numbers"
 import h5py, numpy as np

@@ -13,10 +13,10 @@ printf '#!/bin/sh\ncat "%s/left"\n' "$dir" >bin/squeue
 # shellcheck disable=SC2016
 printf '#!/bin/sh\necho "$*" >>"%s/scontrol.txt"\n' "$dir" >bin/scontrol
 printf '#!/bin/sh\n' >bin/sleep
-# A rank that is told to stop as soon as a cell runs.
+# A rank that is told to stop as soon as a cell runs, and is slow enough to be in its first stage of spectra then.
 cat >at-once <<'END'
 #!/bin/sh
-"$@" & pid=$!
+LD_PRELOAD=$PRELOAD SQ_PRELOAD_SLOW=200 "$@" & pid=$!
 until "$SEQSPECTRA" status "$OUT" 2>/dev/null | grep -q ' 1 running' || ! kill -0 $pid 2>/dev/null; do /bin/sleep 0.01; done
 kill -USR1 $pid
 wait $pid
@@ -24,7 +24,7 @@ END
 chmod +x bin/* at-once
 start() { # N OUT LAUNCHER...: start N of the chain; more run options in EXTRA
   # shellcheck disable=SC2086
-  PATH=$PWD/bin:$PATH SLURM_JOB_ID=7 SLURM_RESTART_COUNT=$(($1 - 1)) SEQSPECTRA=$s OUT=$2 SEQSPECTRA_LAUNCHER=${*:3} \
+  PATH=$PWD/bin:$PATH PRELOAD=$preload SLURM_JOB_ID=7 SLURM_RESTART_COUNT=$(($1 - 1)) SEQSPECTRA=$s OUT=$2 SEQSPECTRA_LAUNCHER=${*:3} \
     "$SQ_SOURCE/jobs/slurm-run.sh" tiny.json "$2" --quiet ${EXTRA:-} >out.txt 2>&1
 }
 

@@ -2,7 +2,7 @@
 # a turn of the scheduler (4 ranks on 2 cores: more than 300 s instead of 3 s).
 set(ranks 1 2 4 6)
 if(SQ_MPI STREQUAL "mpich")
-  cmake_host_system_information(RESULT cores QUERY NUMBER_OF_LOGICAL_CORES)
+  execute_process(COMMAND bash -c ". ${PROJECT_SOURCE_DIR}/jobs/lib.sh; usable_cores" OUTPUT_VARIABLE cores OUTPUT_STRIP_TRAILING_WHITESPACE)
   foreach(r 2 4 6)
     if(r GREATER cores)
       list(REMOVE_ITEM ranks ${r})
