@@ -51,6 +51,25 @@ same_numbers() {
     "$1" "$2" >diff.txt 2>&1 || fail "$1 and $2 differ: $(head -5 diff.txt)"
 }
 
+# A process that runs the program, not a launcher or a shell with the same words.
+is_program() { [ "$(readlink "/proc/$1/exe")" = "$(readlink -f "$program")" ]; }
+rank_pids() { for p in $(pgrep -f "$program run $1 --out $2"); do is_program "$p" && echo "$p"; done; } # CONFIG RESULTS
+
+# For at most a minute: until the command is true or the process has gone.
+until_or_end() { # PID COMMAND...
+  for _ in $(seq 3000); do
+    "${@:2}" || ! kill -0 "$1" 2>/dev/null || { sleep 0.02; continue; }
+    return
+  done
+}
+ends_within() { # SECONDS PID: whether it does; else it is ended
+  for _ in $(seq $((10 * $1))); do kill -0 "$2" 2>/dev/null || return 0; sleep 0.1; done
+  kill "$2"
+  sleep 1
+  kill -KILL "$2" 2>/dev/null
+  return 1
+}
+
 # FILE.lock of a process of this host that has ended.
 dead_lock() {
   local gone

@@ -13,11 +13,6 @@ begin() { # FILE: a run that has a checkpoint; its pid in $pid
   for _ in $(seq 600); do [ -e "$1.ckpt/cell-0" ] && return; sleep 0.05; done
   fail "$1: no checkpoint: $(cat "$1.txt")"
 }
-gone_after() { # SECONDS: whether $pid ends
-  for _ in $(seq $((10 * $1))); do kill -0 $pid 2>/dev/null || return 0; sleep 0.1; done
-  kill -KILL $pid
-  return 1
-}
 
 # One that is stopped where it has just made the lock's name: another run has it by then.  Beside the rest of this test, since a
 # lock has to be older than 10 s to be taken over.
@@ -28,8 +23,7 @@ stopped_early() {
   sleep 11.5
   begin late.h5
   touch go-on
-  for _ in $(seq 600); do kill -0 $late 2>/dev/null || break; sleep 0.1; done
-  kill -KILL $late 2>/dev/null && echo "it hangs"
+  ends_within 60 $late || echo "it hangs"
   wait $late
   [ $? = 2 ] && grep -q 'late.h5 is being written by' late.txt || echo "the one that was stopped: $(cat late.txt)"
   kill -TERM $pid
@@ -100,7 +94,7 @@ begin fifo.h5
 rm fifo.h5
 mkfifo fifo.h5
 kill -TERM $pid
-gone_after 60 || fail "a pipe in the results file's place: it hangs"
+ends_within 60 $pid || fail "a pipe in the results file's place: it hangs"
 wait $pid
 [ $? = 4 ] || fail "a pipe in the results file's place: $(cat fifo.h5.txt)"
 grep -q 'fifo.h5 was removed or replaced during the run' fifo.h5.txt || fail "a pipe in the results file's place: $(cat fifo.h5.txt)"

@@ -27,10 +27,10 @@ for set in "analysis.snapshots=2" "run.save_weights=true" "analysis.store=bins";
   done
 done
 # Those of tests beside this one go away.
-left_by_plan() { find /dev/shm -name 'seqspectra-plan.*' -newer s4.json 2>/dev/null; }
-first=$(left_by_plan)
-for _ in $(seq 100); do { [ -n "$first" ] && grep -qFf <(echo "$first") <(left_by_plan); } || break; sleep 0.1; done
-[ -n "$first" ] && grep -Ff <(echo "$first") <(left_by_plan) && fail "plan has left a file"
+for f in $(find /dev/shm -name 'seqspectra-plan.*' -newer s4.json 2>/dev/null); do
+  for _ in $(seq 100); do [ -e "$f" ] || break; sleep 0.1; done
+  [ ! -e "$f" ] || fail "plan has left $f"
+done
 
 # ---- checkpoints
 write_grid long 200000
@@ -67,8 +67,14 @@ import sys
 small, large, planned_small, planned_large = map(float, sys.argv[1:])
 grown, planned = large - small, planned_large - planned_small
 print("grew by %.1f MB, planned %.1f MB" % (grown / 1e6, planned / 1e6))
-# Less than was planned: how much of what is taken and not touched counts depends on the size of the pages.
-sys.exit(not -0.15 * planned - 2e6 <= grown - planned <= 0.1 * planned + 2e6)
+# Where all pages are huge, how much of what is taken and not touched counts is the system's affair.
+try:
+    huge = "[always]" in open("/sys/kernel/mm/transparent_hugepage/enabled").read()
+except OSError:
+    huge = False
+if huge:
+    print("not tested here: growth by less than was planned (all pages are huge)")
+sys.exit(not (grown - planned <= 0.1 * planned + 2e6 and (huge or planned - grown <= 0.1 * planned + 2e6)))
 END
   done
 fi

@@ -36,19 +36,17 @@ same_numbers whole.h5 clock.h5
 # A second signal stops at once: with one rank stopped, the first alone would wait for it.
 ranks 2 "$s" run tiny.json --out twice.h5 --quiet --set train.total_steps=1000000 2>twice.txt &
 pid=$!
-rank_pids() { for p in $(pgrep -f "$s run tiny.json --out $1"); do [ "$(readlink /proc/$p/exe)" = "$(readlink -f "$s")" ] && echo $p; done; }
 for _ in $(seq 300); do [ -e twice.h5.ckpt ] && break; sleep 0.1; done
 sleep 1
 # shellcheck disable=SC2046
-set -- $(rank_pids twice.h5)
+set -- $(rank_pids tiny.json twice.h5)
 if [ $# = 2 ]; then
   kill -STOP "$2"
   kill -TERM "$1"
   sleep 4
   kill -0 "$1" 2>/dev/null || fail "a rank did not wait for the other"
   kill -TERM "$1"
-  for _ in $(seq 50); do kill -0 "$1" 2>/dev/null || break; sleep 0.1; done
-  kill -0 "$1" 2>/dev/null && fail "a second signal does not stop at once"
+  ends_within 5 "$1" || fail "a second signal does not stop at once"
   kill -CONT "$2" 2>/dev/null
   kill -KILL "$2" 2>/dev/null
 else
@@ -65,7 +63,7 @@ for _ in 1 2 3 4 5; do # a kill between two renames leaves one checkpoint
   rm -rf ckpt.h5*
   LD_PRELOAD=$preload SQ_PRELOAD_SLOW=100 "$s" run tiny.json --out ckpt.h5 --quiet --set train.total_steps=600 --set run.checkpoint_minutes=0.001 2>err.txt &
   pid=$!
-  for _ in $(seq 1200); do { [ -e ckpt.h5.ckpt/cell-0.old ] || ! kill -0 $pid 2>/dev/null; } && break; sleep 0.05; done
+  until_or_end $pid test -e ckpt.h5.ckpt/cell-0.old
   kill -KILL $pid
   wait $pid 2>/dev/null
   [ -e ckpt.h5.ckpt/cell-0 ] && [ -e ckpt.h5.ckpt/cell-0.old ] && newest=ckpt.h5.ckpt/cell-0 && break
@@ -118,10 +116,9 @@ met=0
 for n in 1 2 3; do
   preloaded_ranks $n "$s" run tiny.json --out disk/$n.h5 --quiet 2>err.txt &
   pid=$!
-  for _ in $(seq 3000); do { [ -e disk/$n.h5.ckpt ] || ! kill -0 $pid 2>/dev/null; } && break; sleep 0.02; done
+  until_or_end $pid test -e disk/$n.h5.ckpt
   touch full
-  for _ in $(seq 600); do kill -0 $pid 2>/dev/null || break; sleep 0.1; done
-  kill -0 $pid 2>/dev/null && { fail "a full disk on $n ranks: still running after 60 s"; kill -KILL $pid; }
+  ends_within 60 $pid || fail "a full disk on $n ranks: still running after 60 s"
   wait $pid
   got=$?
   [ $got = 4 ] || [ $got = 0 ] || fail "a full disk on $n ranks: status $got: $(cat err.txt)"
@@ -142,9 +139,9 @@ for n in 1 2; do
     rm -rf disk/while.h5*
     preloaded_ranks $n "$s" run linear.json --out disk/while.h5 --quiet --team $n $long 2>err.txt &
     pid=$!
-    for _ in $(seq 3000); do { [ -e disk/while.h5.ckpt/cell-0 ] || ! kill -0 $pid 2>/dev/null; } && break; sleep 0.02; done
+    until_or_end $pid test -e disk/while.h5.ckpt/cell-0
     touch full
-    for _ in $(seq 300); do { grep -q 'cannot be written' err.txt || ! kill -0 $pid 2>/dev/null; } && break; sleep 0.02; done
+    until_or_end $pid grep -q 'cannot be written' err.txt
     rm full
     wait $pid
     got=$?
@@ -162,7 +159,7 @@ for _ in $(seq 600); do "$s" status silent.h5 2>&1 | grep -q '^  running .*: ste
 touch silent
 sleep 6 # it looks every 5 s
 rm silent
-kill -TERM $(rank_pids silent.h5)
+kill -TERM $(rank_pids tiny.json silent.h5)
 wait $pid
 got=$?
 [ $got = 75 ] || fail "a server that does not answer: status $got: $(cat err.txt)"
@@ -171,9 +168,9 @@ got=$?
 export SQ_PRELOAD_DIR=$PWD/disk/last.h5.ckpt
 env LD_PRELOAD="$preload" "$s" run linear.json --out disk/last.h5 --quiet $long 2>err.txt &
 pid=$!
-for _ in $(seq 600); do { [ -e disk/last.h5.ckpt/cell-0.old ] || ! kill -0 $pid 2>/dev/null; } && break; sleep 0.02; done
+until_or_end $pid test -e disk/last.h5.ckpt/cell-0.old
 touch full
-for _ in $(seq 300); do { grep -q 'cannot be written' err.txt || ! kill -0 $pid 2>/dev/null; } && break; sleep 0.02; done
+until_or_end $pid grep -q 'cannot be written' err.txt
 kill -TERM $pid
 wait $pid
 got=$?
@@ -199,7 +196,7 @@ if [ -n "$(kernel Haswell)" ] && [ "$(kernel Haswell)" != "$(kernel Nehalem)" ];
   long="--set train.total_steps=1000000 --set run.checkpoint_minutes=0.001"
   OPENBLAS_CORETYPE=Haswell "$s" run linear.json --out begun.h5 --quiet $long 2>err.txt &
   pid=$!
-  for _ in $(seq 600); do { [ -e begun.h5.ckpt/cell-0 ] || ! kill -0 $pid 2>/dev/null; } && break; sleep 0.02; done
+  until_or_end $pid test -e begun.h5.ckpt/cell-0
   kill -KILL $pid
   wait $pid 2>/dev/null
   expect 2 'begun.h5 was computed on .* with Haswell kernels, here are .* and Nehalem' -- env OPENBLAS_CORETYPE=Nehalem "$s" run linear.json --out begun.h5 $long --resume

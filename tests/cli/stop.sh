@@ -50,8 +50,7 @@ grep -Eq '^  waiting     cell 0 .*: checkpoint of step [1-9][0-9]*$' out.txt || 
 ranks 3 "$s" run tiny.json --out usr.h5 --quiet 2>err.txt &
 pid=$!
 wait_for usr.h5
-rank_pids() { for p in $(pgrep -f "$s run tiny.json --out $1"); do [ "$(readlink /proc/$p/exe)" = "$(readlink -f "$s")" ] && echo $p; done; }
-kill -USR1 $(rank_pids usr.h5 | tail -1)
+kill -USR1 $(rank_pids tiny.json usr.h5 | tail -1)
 wait $pid
 got=$?
 [ $got = 75 ] || fail "SIGUSR1 to one rank: exit status $got, expected 75: $(cat err.txt)"
@@ -75,9 +74,8 @@ same_numbers whole.h5 limit.h5
 ranks 2 "$s" run tiny.json --out killed.h5 --quiet >/dev/null 2>&1 &
 pid=$!
 wait_for killed.h5
-kill -9 $(rank_pids killed.h5 | tail -1)
-for _ in $(seq 300); do kill -0 $pid 2>/dev/null || break; sleep 0.1; done
-kill -0 $pid 2>/dev/null && { fail "the other rank hangs 30 s after one was killed"; kill $pid; }
+kill -9 $(rank_pids tiny.json killed.h5 | tail -1)
+ends_within 30 $pid || fail "the other rank hangs 30 s after one was killed"
 wait $pid && fail "a killed run exits with 0"
 [ "$(left killed.h5)" -ge 1 ] || fail "nothing was left to do: the test kills too late"
 done_before=$(status_count killed.h5 done)
@@ -116,7 +114,7 @@ grep -q '^seqspectra: .*other.h5 was removed or replaced' other.txt || fail "a r
 "$s" run tiny.json --out early.h5 --quiet --set dataset.num_train=3000000 2>early.txt &
 pid=$!
 # From the moment on in which it catches the signal (bit 14 of the mask), and not the shell that it is at first.
-catches_term() { [ "$(readlink /proc/$1/exe)" = "$(readlink -f "$s")" ] && [ $((0x$(sed -n 's/^SigCgt:[^0-9a-f]*//p' /proc/$1/status) >> 14 & 1)) = 1 ]; }
+catches_term() { is_program $1 && [ $((0x$(sed -n 's/^SigCgt:[^0-9a-f]*//p' /proc/$1/status) >> 14 & 1)) = 1 ]; }
 for _ in $(seq 600); do catches_term $pid && break; sleep 0.1; done
 kill -TERM $pid
 wait $pid

@@ -69,7 +69,6 @@ done
 # Stopped by a signal to any rank of a team, gone on with another team.
 long="--set train.total_steps=4000 --set train.eval_every=2000 --set run.checkpoint_minutes=0.005"
 expect 0 -- "$s" run s5.json --out whole.h5 --quiet $long
-rank_pids() { for p in $(pgrep -f "$s run s5.json --out $1"); do [ "$(readlink /proc/$p/exe)" = "$(readlink -f "$s")" ] && echo $p; done; }
 # interrupt RANKS FILE SIGNAL WHO: starts a run and, after its first checkpoint, sends the signal to its first (head) or last (tail)
 # process; $got: the exit status.  On a fast or a busy machine the run may be over before the signal comes: then again.
 interrupt() {
@@ -79,16 +78,15 @@ interrupt() {
     ranks $1 "$s" run s5.json --out "$2" --quiet --team 2 $long >/dev/null 2>err.txt &
     pid=$!
     for _ in $(seq 3000); do
-      victim=$(rank_pids "$2" | sort -n)
+      victim=$(rank_pids s5.json "$2" | sort -n)
       [ "$(wc -w <<<"$victim")" = $1 ] && break
       kill -0 $pid 2>/dev/null || break
       sleep 0.02
     done
-    for _ in $(seq 3000); do { [ -s "$2.ckpt/cell-0" ] || ! kill -0 $pid 2>/dev/null; } && break; sleep 0.02; done
+    until_or_end $pid test -s "$2.ckpt/cell-0"
     kill -$3 $($4 -1 <<<"$victim") 2>/dev/null
     sent=$?
-    for _ in $(seq 600); do kill -0 $pid 2>/dev/null || break; sleep 0.1; done
-    kill -0 $pid 2>/dev/null && { fail "$2: the rest of a team hangs 60 s after SIG$3"; kill $pid; }
+    ends_within 60 $pid || fail "$2: the rest of a team hangs 60 s after SIG$3"
     wait $pid
     got=$?
     [ $sent = 0 ] && [ $got != 0 ] && return
